@@ -1,0 +1,73 @@
+# The targets of the project; `make` alone lists them. Sections of work are in scripts/, so that each can be run by hand.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+CARGO ?= cargo
+CARGO_FLAGS ?= --locked
+# More arguments for the integration tests, for example TEST_ARGS="kill --nocapture".
+TEST_ARGS ?=
+# Seconds that the guest may take, and more environment for the tests in it (NAME=value ...).
+GUEST_TIMEOUT ?= 600
+GUEST_ENV ?=
+
+# .cargo/config.toml builds for the host's own triple by name, which puts the output in a directory of that name.
+TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
+BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/runtime)
+BUSYBOX ?= /bin/busybox
+
+.DEFAULT_GOAL := help
+# On two cores, targets side by side only disturb each other.
+.NOTPARALLEL:
+.PHONY: help build check test unit integration guest conformance bench run install clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+build: ## the static release binary
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	@ls -l $(BIN)
+
+check: ## formatting, lints, documentation, and the forbidden arrows between rooms
+	$(CARGO) fmt --all -- --check
+	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
+	scripts/arrows.sh
+
+test: unit integration guest ## unit and integration tests here, then the integration tests in a cgroup v2 guest (root)
+
+unit:
+	@scripts/setup.sh build
+	$(CARGO) test $(CARGO_FLAGS) --bin runtime
+
+integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime
+	@scripts/setup.sh integration
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS)
+
+guest: ## the integration tests in a QEMU guest with pure cgroup v2 (no KVM needed)
+	@scripts/setup.sh guest
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	@tests=$$($(CARGO) test --release $(CARGO_FLAGS) --test integration --no-run --message-format=json \
+	  | sed -n 's/.*"executable":"\([^"]*\/integration-[^"]*\)".*/\1/p' | tail -n 1); \
+	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
+	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS)
+
+conformance: ## the OCI validation programs (not there yet)
+	@echo "conformance: not there yet; the OCI runtime-tools validation programs come with the next step" >&2; exit 1
+
+bench: ## measure against runc and crun, and write the figures into README.md (root)
+	@scripts/setup.sh bench
+	$(CARGO) bench $(CARGO_FLAGS) --bench bench
+
+run: ## make bundle/ (a busybox root, a new config.json) and run it (root)
+	@scripts/setup.sh run
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	@scripts/bundle.sh $(BIN) bundle
+	$(BIN) run bundle/
+
+install: build ## install to $(DESTDIR)$(PREFIX)/bin/runtime
+	install -D -m 755 $(BIN) $(DESTDIR)$(PREFIX)/bin/runtime
+
+clean: ## remove what was built, the bundle and the downloads of the guest
+	$(CARGO) clean
+	rm -rf bundle .cache

@@ -1,0 +1,332 @@
+//! Hooks: when, where and with what they are run, and what their failure does.
+
+use serde_json::{Value, json};
+
+use crate::support::{Bundle, Container, WAITING, busybox, case, link, ours, text, wait_for_end, with_io};
+
+/// A hook that runs a shell script in the runtime's file system.
+fn hook(script: &str) -> Value {
+    json!({"path": busybox(), "args": ["sh", "-c", script]})
+}
+
+/// A hook that runs a shell script in the container's.
+fn inner_hook(script: &str) -> Value {
+    json!({"path": "/bin/busybox", "args": ["sh", "-c", script]})
+}
+
+const CREATING: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
+
+#[test]
+fn hooks_run_in_order() {
+    case(|| {
+        let mut bundle = Bundle::sh("echo program >> /log");
+        let log = bundle.rootfs().join("log");
+        let outer = |word: &str| hook(&format!("echo {word} >> {}", log.display()));
+        bundle.set(
+            "/hooks",
+            json!({
+                "poststop": [outer("poststop")],
+                "startContainer": [inner_hook("echo startContainer1 >> /log"), inner_hook("echo startContainer2 >> /log")],
+                "createContainer": [outer("createContainer1"), outer("createContainer2")],
+                "createRuntime": [outer("createRuntime1"), outer("createRuntime2")],
+                "prestart": [outer("prestart1"), outer("prestart2")]
+            }),
+        );
+        let container = bundle.container();
+        let (call, mut io) = with_io(container.call_bundle("create", &[]));
+        call.run().ok();
+        let created = "prestart1 prestart2 createRuntime1 createRuntime2 createContainer1 createContainer2";
+        assert_eq!(words(&log), created);
+        let pid = container.pid();
+        container.start().ok();
+        io.stdout.rest();
+        wait_for_end(pid);
+        let started = format!("{created} startContainer1 startContainer2 program");
+        assert_eq!(words(&log), started);
+        container.command(&["delete"], &[]).ok();
+        assert_eq!(words(&log), format!("{started} poststop"));
+        container.nothing_left();
+    });
+}
+
+fn words(file: &std::path::Path) -> String {
+    text(file).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn poststart_runs_before_start_returns() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        let log = bundle.directory.join("log");
+        bundle.set("/hooks", json!({"poststart": [hook(&format!("echo poststart >> {}", log.display()))]}));
+        let container = bundle.container();
+        let _io = container.create_io();
+        assert_eq!(words(&log), "");
+        container.start().ok();
+        assert_eq!(words(&log), "poststart");
+    });
+}
+
+#[test]
+fn poststart_runs_after_the_program_was_executed() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        let log = bundle.directory.join("log");
+        // The pid is in the state; its command line is the program's once it has been executed.
+        let script = format!(
+            "read state; pid=${{state#*\\\"pid\\\":}}; pid=${{pid%%,*}}; cat /proc/$((pid))/cmdline > {}",
+            log.display()
+        );
+        bundle.set("/hooks", json!({"poststart": [hook(&script)]}));
+        let container = bundle.container();
+        let _io = container.create_io();
+        container.start().ok();
+        assert!(text(&log).starts_with("sh\0-c\0echo ready"), "{:?}", text(&log));
+    });
+}
+
+#[test]
+fn hooks_get_the_state_on_stdin() {
+    case(|| {
+        let mut bundle = Bundle::sh("true");
+        let file = |name: &str| bundle.directory.join(name);
+        let files =
+            ["prestart", "createRuntime", "createContainer", "poststart", "poststop"].map(|name| (name, file(name)));
+        for (name, file) in &files {
+            let value = json!([hook(&format!("cat > {}", file.display()))]);
+            crate::support::set(&mut bundle.config, &format!("/hooks/{name}"), value);
+        }
+        bundle.set("/hooks/startContainer", json!([inner_hook("cat > /startContainer")]));
+        bundle.set("/annotations", json!({"org.example.key": "value"}));
+        let inner = bundle.rootfs().join("startContainer");
+        let directory = bundle.directory.clone();
+        let container = bundle.container();
+        container.create().ok();
+        let pid = container.pid();
+        container.start().ok();
+        wait_for_end(pid);
+        container.command(&["delete"], &[]).ok();
+        let statuses = [
+            (files[0].1.clone(), &["creating", "created"][..], true),
+            (files[1].1.clone(), &["creating", "created"], true),
+            (files[2].1.clone(), &["creating", "created"], false),
+            (inner, &["created"], false),
+            (files[3].1.clone(), &["running"], true),
+            (files[4].1.clone(), &["stopped"], false),
+        ];
+        for (file, allowed, host_pid) in statuses {
+            let state: Value = serde_json::from_str(&text(&file)).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+            assert_eq!(state["id"], json!(container.id), "{file:?}");
+            assert_eq!(state["bundle"], json!(directory), "{file:?}");
+            assert!(state["ociVersion"].as_str().unwrap().starts_with("1."), "{file:?}");
+            assert_eq!(state["annotations"]["org.example.key"], "value", "{file:?}");
+            assert!(allowed.contains(&state["status"].as_str().unwrap()), "{file:?}: {state}");
+            if host_pid {
+                assert_eq!(state["pid"], json!(pid), "{file:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn hooks_have_their_own_environment_and_arguments() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let (environ, words) = (bundle.directory.join("environ"), bundle.directory.join("words"));
+        // Not read by a shell, which has variables of its own making.
+        let copy =
+            json!({"path": busybox(), "args": ["cp", "/proc/self/environ", environ], "env": ["ONLY=this", "A="]});
+        let script = format!("echo $0 $1 > {}", words.display());
+        let print = json!({"path": busybox(), "args": ["sh", "-c", script, "zero", "one"]});
+        bundle.set("/hooks/createRuntime", json!([copy, print]));
+        let container = bundle.container();
+        container.call_bundle("run", &[]).env("SECRET_OF_THE_CALLER", "1").run().ok();
+        assert_eq!(text(&environ), "ONLY=this\0A=\0");
+        assert_eq!(text(&words), "zero one\n");
+    });
+}
+
+#[test]
+fn hooks_run_in_the_namespaces_of_the_specification() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        let file = |name: &str| bundle.directory.join(name);
+        let links = "readlink /proc/self/ns/mnt; readlink /proc/self/ns/uts; readlink /proc/self/ns/net";
+        for name in CREATING.iter().chain(&["poststart"]) {
+            let value = json!([hook(&format!("({links}) > {}", file(name).display()))]);
+            crate::support::set(&mut bundle.config, &format!("/hooks/{name}"), value);
+        }
+        bundle.set("/hooks/startContainer", json!([inner_hook(&format!("({links}) > /startContainer"))]));
+        let container = bundle.container();
+        let _io = container.create_io();
+        container.start().ok();
+        let names = ["mnt", "uts", "net"];
+        let host = names.map(|name| link(format!("/proc/self/ns/{name}")));
+        let inside = names.map(|name| link(format!("/proc/{}/ns/{name}", container.pid())));
+        for (name, expected) in [
+            ("prestart", &host),
+            ("createRuntime", &host),
+            ("createContainer", &inside),
+            ("rootfs/startContainer", &inside),
+            ("poststart", &host),
+        ] {
+            let text = text(container.bundle.directory.join(name));
+            assert_eq!(text.lines().collect::<Vec<_>>(), *expected, "{name}");
+        }
+    });
+}
+
+#[test]
+fn create_hooks_see_the_new_namespaces_of_init() {
+    case(|| {
+        // What network plug-ins do: configure the namespace of the pid in the state.
+        let mut bundle = Bundle::sh("cat /proc/sys/net/ipv4/ip_default_ttl");
+        let script = "read -r state; pid=${state#*\\\"pid\\\":}; pid=${pid%%,*}; \
+                      nsenter -n/proc/$((pid))/ns/net sh -c 'echo 77 > /proc/sys/net/ipv4/ip_default_ttl'";
+        let script = script.replace("nsenter", &format!("{} nsenter", busybox().display()));
+        bundle.set("/hooks", json!({"prestart": [hook(&script)]}));
+        let container = bundle.container();
+        let output = container.run().ok();
+        assert_eq!(output.stdout, "77\n");
+        assert_ne!(text("/proc/sys/net/ipv4/ip_default_ttl"), "77\n");
+    });
+}
+
+#[test]
+fn failing_create_hook_fails_create_and_is_named() {
+    case(|| {
+        for name in CREATING {
+            let mut bundle = Bundle::new();
+            bundle.set(
+                &format!("/hooks/{name}"),
+                json!([hook("true"), hook("echo the-reason >&2; exit 7"), hook("true")]),
+            );
+            let container = bundle.container();
+            for command in ["create", "run"] {
+                let output = container.call_bundle(command, &[]).run().fails();
+                if ours() {
+                    for word in [&format!("hooks.{name}[1]"), "7", "the-reason"] {
+                        assert!(output.stderr.contains(word), "no {word:?}: {}", output.stderr);
+                    }
+                }
+                container.nothing_left();
+            }
+        }
+    });
+}
+
+#[test]
+fn poststop_hooks_run_after_a_failed_create_hook() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let log = bundle.directory.join("log");
+        bundle.set("/hooks/createRuntime", json!([hook("exit 1")]));
+        bundle.set("/hooks/poststop", json!([hook(&format!("echo poststop >> {}", log.display()))]));
+        let container = bundle.container();
+        container.create().fails();
+        assert_eq!(words(&log), "poststop");
+    });
+}
+
+#[test]
+fn failing_start_hook_fails_start() {
+    case(|| {
+        let mut bundle = Bundle::sh("echo program > /log");
+        bundle.set("/hooks/startContainer", json!([inner_hook("exit 7")]));
+        let container = bundle.container();
+        container.create().ok();
+        let pid = container.pid();
+        let output = container.start().fails();
+        if ours() {
+            assert!(output.stderr.contains("hooks.startContainer[0]"), "{}", output.stderr);
+        }
+        wait_for_end(pid);
+        assert!(!container.bundle.rootfs().join("log").exists(), "the program was run");
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn failing_poststop_hook_is_a_warning() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let log = bundle.directory.join("log");
+        bundle.set("/hooks/poststop", json!([hook("exit 7"), hook(&format!("echo second >> {}", log.display()))]));
+        let container = bundle.container();
+        container.create().ok();
+        container.command(&["delete", "--force"], &[]).ok();
+        assert_eq!(words(&log), "second");
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn failing_poststart_hook_fails_start_and_ends_the_container() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        bundle.set("/hooks/poststart", json!([hook("exit 7")]));
+        let container = bundle.container();
+        let _io = container.create_io();
+        let pid = container.pid();
+        container.start().fails();
+        wait_for_end(pid);
+    });
+}
+
+#[test]
+fn timeout_of_a_hook() {
+    case(|| {
+        for name in CREATING {
+            let mut bundle = Bundle::new();
+            let hang = json!({"path": busybox(), "args": ["sleep", "1000"], "timeout": 1});
+            bundle.set(&format!("/hooks/{name}"), json!([hang]));
+            let container = bundle.container();
+            let output = container.create().fails();
+            container.nothing_left();
+            if ours() {
+                for word in [&format!("hooks.{name}[0]"), "1 s"] {
+                    assert!(output.stderr.contains(word), "no {word:?}: {}", output.stderr);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn timeout_of_a_hook_ends_its_children() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let file = bundle.directory.join("child");
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let hang = json!({"path": busybox(), "args": ["sh", "-c", script], "timeout": 1});
+        bundle.set("/hooks/createRuntime", json!([hang]));
+        let container = bundle.container();
+        container.create().fails();
+        wait_for_end(words(&file).parse().unwrap());
+    });
+}
+
+#[test]
+fn hook_that_does_not_read_its_stdin() {
+    case(|| {
+        // The state is larger than a pipe; a runtime that writes it without care waits for ever or dies of SIGPIPE.
+        let mut bundle = Bundle::new();
+        bundle
+            .set("/annotations", json!({"big": "x".repeat(200_000)}))
+            .set("/hooks/createRuntime", json!([hook("exec <&-; true")]));
+        bundle.container().run().ok();
+    });
+}
+
+#[test]
+fn poststop_runs_after_a_run() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let log = bundle.directory.join("log");
+        bundle.set("/hooks/poststop", json!([hook(&format!("echo poststop >> {}", log.display()))]));
+        let container: Container = bundle.container();
+        container.run().ok();
+        assert_eq!(words(&log), "poststop");
+    });
+}

@@ -1,0 +1,43 @@
+//! The integration suite: the real runtime on the real kernel, as root.
+//!
+//! `RUNTIME=/usr/bin/runc` runs the same tests against another runtime: what it does otherwise stands, with the sentence
+//! that decides, in `differences.rs`. Nothing here is looked up at the path where it was compiled, so the binary also runs
+//! alone in a guest. The environment:
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `RUNTIME` | the runtime under test | the binary built beside this one |
+//! | `BUSYBOX` | a static busybox, of which the root file systems are made | `/bin/busybox` |
+//! | `TMPDIR` | where bundles are made | `/tmp` |
+//! | `RUNTIME_TEST_SCALE` | how often the long loops go round | 100 |
+//! | `RUNTIME_TEST_DEADLINE` | seconds that one call may take | 10 |
+//!
+//! Lines on stderr begin with `SKIPPED` (the host lacks something: see skips.txt), `DIFFERS` (a known difference of
+//! another runtime) or `PASSES` (a known difference that was not seen).
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    reason = "a test that meets the unexpected has to stop with a message, and a panic is that"
+)]
+
+mod cgroups;
+mod cli;
+mod cves;
+mod differences;
+mod errors;
+mod hooks;
+mod inside;
+mod lifecycle;
+mod mounts;
+mod namespaces;
+mod parallel;
+mod run;
+mod support;
+mod tty;

@@ -1,0 +1,94 @@
+//! Commands on one id at the same time.
+
+use crate::support::{Bundle, Container, Output, case, scale};
+
+fn codes(outputs: &[Output]) -> Vec<i32> {
+    let mut codes: Vec<i32> = outputs.iter().map(Output::code).collect();
+    codes.sort_unstable();
+    codes
+}
+
+#[test]
+fn creates_of_one_id_have_one_winner() {
+    case(|| {
+        for _ in 0..scale().div_ceil(20) {
+            let container = Bundle::new().container();
+            let calls: Vec<_> = (0..6).map(|_| container.call_bundle("create", &[]).spawn()).collect();
+            let outputs: Vec<Output> = calls.into_iter().map(|call| call.wait()).collect();
+            assert_eq!(codes(&outputs), [0, 1, 1, 1, 1, 1], "{outputs:?}");
+            assert_eq!(container.status(), "created");
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn deletes_by_force_of_one_id_all_succeed() {
+    case(|| {
+        for _ in 0..scale().div_ceil(20) {
+            let (container, _io) = Container::running();
+            let calls: Vec<_> = (0..5).map(|_| container.call(["delete", "--force", &container.id]).spawn()).collect();
+            let outputs: Vec<Output> = calls.into_iter().map(|call| call.wait()).collect();
+            assert_eq!(codes(&outputs), [0; 5], "{outputs:?}");
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn starts_of_one_id_have_one_winner() {
+    case(|| {
+        for _ in 0..scale().div_ceil(20) {
+            let (container, mut io) = Container::created(crate::support::WAITING);
+            let calls: Vec<_> = (0..5).map(|_| container.call(["start", &container.id]).spawn()).collect();
+            let outputs: Vec<Output> = calls.into_iter().map(|call| call.wait()).collect();
+            assert_eq!(codes(&outputs), [0, 1, 1, 1, 1], "{outputs:?}");
+            assert_eq!(io.stdout.next(), "ready");
+        }
+    });
+}
+
+#[test]
+fn create_against_delete_by_force_leaves_nothing() {
+    case(|| {
+        for _ in 0..scale().div_ceil(10) {
+            let container = Bundle::new().container();
+            let create = container.call_bundle("create", &[]).spawn();
+            let delete = container.call(["delete", "--force", &container.id]).spawn();
+            create.wait();
+            delete.wait();
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn start_against_kill_leaves_a_container_that_can_be_deleted() {
+    case(|| {
+        for _ in 0..scale().div_ceil(10) {
+            let (container, _io) = Container::created(crate::support::WAITING);
+            let start = container.call(["start", &container.id]).spawn();
+            let kill = container.call(["kill", &container.id, "KILL"]).spawn();
+            start.wait();
+            kill.wait().ok();
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn list_while_containers_come_and_go() {
+    case(|| {
+        let container = Bundle::new().container();
+        for _ in 0..scale().div_ceil(10) {
+            let run = container.call_bundle("run", &[]).spawn();
+            while !run.has_ended() {
+                container.call(["list", "--format", "json"]).run().ok();
+            }
+            run.wait().ok();
+        }
+    });
+}

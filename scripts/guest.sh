@@ -1,0 +1,103 @@
+#!/bin/bash
+# Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--file SOURCE:DESTINATION]... -- COMMAND...
+#
+# QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
+# shared with the guest, and nothing is left behind but the kernel under .cache/.
+# Exit status: COMMAND's; 124 when the time is up; 125 when the guest ended without a status.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cache=$here/../.cache/guest
+limit=300 memory=1024 files=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --timeout) limit=$2; shift 2 ;;
+        --memory)  memory=$2; shift 2 ;;
+        --file)    files+=("$2"); shift 2 ;;
+        --)        shift; break ;;
+        *)         echo "guest: unknown option $1" >&2; exit 2 ;;
+    esac
+done
+[ $# -gt 0 ] || { echo "usage: $0 [--timeout SECONDS] [--memory MIB] [--file SOURCE:DESTINATION]... -- COMMAND..." >&2; exit 2; }
+
+work=$(mktemp -d)
+qemu=
+# TERM goes to timeout(1), which passes it on to QEMU.
+trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# The kernel of the machine's own apt sources, unpacked under .cache/guest/: vmlinuz and the modules in the order to load them.
+fetch_kernel() {
+    local package version module path
+    local apt=(-q -o APT::Sandbox::User=root)
+    echo "guest: downloading Debian's cloud kernel" >&2
+    find_package() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1; }
+    mkdir "$work/kernel" "$work/modules"
+    package=$(find_package)
+    # The lists of packages may be missing, or older than what the archive still has.
+    if [ -z "$package" ] || ! (cd "$work/kernel" && apt-get "${apt[@]}" download "$package" >/dev/null 2>&1); then
+        { [ "$(id -u)" = 0 ] && apt-get -qq update; } || { [ "$(id -u)" != 0 ] && sudo apt-get -qq update; } || true
+        package=$(find_package)
+        [ -n "$package" ] || { echo "guest: the apt sources have no linux-image-cloud-amd64" >&2; exit 125; }
+        (cd "$work/kernel" && apt-get "${apt[@]}" download "$package" >/dev/null)
+    fi
+    dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
+    version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
+    depmod -b "$work/kernel" "$version"
+    for module in overlay; do
+        modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
+    done | awk '!seen[$0]++' | while read -r path; do
+        cp "$path" "$work/modules/"
+        unxz -q "$work/modules/$(basename "$path")" 2>/dev/null || true
+        basename "$path" .xz >> "$work/modules/order"
+    done
+    mkdir -p "$cache"
+    rm -rf "$cache/modules"
+    cp -r "$work/modules" "$cache/modules"
+    cp "$work/kernel/boot/vmlinuz-$version" "$cache/vmlinuz.new"
+    mv "$cache/vmlinuz.new" "$cache/vmlinuz"    # last: it stands for all of it
+}
+[ -e "$cache/vmlinuz" ] || fetch_kernel
+
+# The initramfs. It is not compressed: unpacking is what an emulated processor is slow at.
+root=$work/root
+mkdir -p "$root"/{bin,files}
+cp /bin/busybox "$root/bin/busybox"
+ln -s busybox "$root/bin/sh"
+cp -r "$cache/modules" "$root/modules"
+install -m 755 "$here/guest/init" "$root/init"
+for file in "${files[@]}"; do
+    install -D -m 755 "${file%%:*}" "$root/files/${file#*:}"
+done
+printf '%q ' "$@" > "$root/command"
+(cd "$root" && find . | cpio -o -H newc --quiet) > "$work/initramfs"
+rm -rf "$root"
+
+# Serial lines: the kernel's console, the command's output, its status. A FIFO and not stdio, because QEMU would share
+# this script's stdin. One thread and no cx16: more threads, or cx16, make emulated Debian kernels panic now and then.
+mkfifo "$work/output"
+cat "$work/output" &
+cat=$!
+timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
+    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" \
+    -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
+    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1" </dev/null >&2 &
+qemu=$!
+code=0
+wait "$qemu" || code=$?
+qemu=
+# Opened once from here, so that cat sees the end even if QEMU never came to open it.
+: <> "$work/output"
+wait "$cat" || true
+
+[ "$code" != 124 ] || { echo "guest: not done after $limit s" >&2; exit 124; }
+status=$(cat "$work/status" 2>/dev/null || true)
+case $status in
+    ''|*[!0-9]*)
+        echo "guest: it ended without a status (QEMU: $code); the last lines of its console:" >&2
+        tail -n 30 "$work/console" >&2 || true
+        exit 125 ;;
+esac
+exit "$status"

@@ -1,0 +1,34 @@
+#!/bin/bash
+# Installs the Debian packages that a make target needs, and says so; does nothing when they are there.
+# usage: scripts/setup.sh build|integration|guest|bench|run
+set -euo pipefail
+
+case ${1:-} in
+    build)       packages=(gcc libc6-dev) ;;
+    run)         packages=(gcc libc6-dev busybox-static) ;;
+    integration) packages=(gcc libc6-dev busybox-static runc crun) ;;
+    bench)       packages=(gcc libc6-dev busybox-static runc crun) ;;
+    guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
+    *) echo "usage: $0 build|integration|guest|bench|run" >&2; exit 2 ;;
+esac
+
+command -v cargo >/dev/null || { echo "setup: cargo not found: install Rust first (https://rustup.rs)" >&2; exit 1; }
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+[ ${#missing[@]} = 0 ] && exit 0
+
+as_root=()
+[ "$(id -u)" = 0 ] || as_root=(sudo)
+apt_install() {
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+echo "setup: installing ${missing[*]}"
+# The lists of packages may be missing or too old; a third-party source that is out of reach must not end it either.
+apt_install 2>/dev/null && exit 0
+echo "setup: updating the lists of packages first"
+"${as_root[@]}" apt-get update -qq || true
+apt_install

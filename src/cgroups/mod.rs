@@ -1,0 +1,458 @@
+//! Control groups: where they are, and making, filling, emptying and removing the container's.
+//!
+//! Runs in: parent (the child only writes `0` to descriptors from [`Cgroup::task_files`]). Touches /sys/fs/cgroup.
+//! What to write is decided in [`settings`] and [`devices`], which are pure; [`v1`] and [`v2`] know where files are.
+
+pub(crate) mod devices;
+pub(crate) mod settings;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use settings::Setting;
+
+/// Where hierarchies are mounted, by the convention that every distribution follows.
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
+/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+
+/// Which kind of hierarchy has the controllers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Version {
+    /// One hierarchy for each controller or group of controllers.
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
+
+/// The hierarchies of this host, and where this process is in each.
+#[derive(Debug)]
+pub(crate) struct Layout {
+    pub(crate) version: Version,
+    hierarchies: Vec<Hierarchy>,
+}
+
+#[derive(Debug)]
+struct Hierarchy {
+    /// As in /proc/self/cgroup: `cpu,cpuacct`, `name=systemd`, or empty for the unified hierarchy.
+    controllers: String,
+    root: PathBuf,
+    own: String,
+}
+
+/// The container's cgroup: one directory in each hierarchy.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cgroup {
+    pub(crate) version: Version,
+    /// By controllers, as in /proc/self/cgroup; the unified hierarchy has the empty name.
+    pub(crate) dirs: BTreeMap<String, PathBuf>,
+}
+
+/// Why the directories could not be made, and which of them were there before.
+#[derive(Debug)]
+pub(crate) struct NotCreated {
+    pub(crate) error: Error,
+    pub(crate) existing: Vec<PathBuf>,
+}
+
+impl Layout {
+    /// Finds the hierarchies named in `/proc/self/cgroup` below /sys/fs/cgroup.
+    pub(crate) fn detect(proc_self_cgroup: &str) -> Result<Self> {
+        if magic(Path::new(MOUNT_POINT)) == Some(CGROUP2_SUPER_MAGIC) {
+            let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
+            let root = PathBuf::from(MOUNT_POINT);
+            let unified = Hierarchy { controllers: String::new(), root, own };
+            return Ok(Self { version: Version::V2, hierarchies: vec![unified] });
+        }
+        let hierarchies: Vec<_> = proc_self_cgroup.lines().filter_map(find_hierarchy).collect();
+        if !hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty()) {
+            return Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
+                .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup"));
+        }
+        Ok(Self { version: Version::V1, hierarchies })
+    }
+
+    /// The directories for `linux.cgroupsPath`, or for the id where that is not given.
+    ///
+    /// As runc: an absolute path is taken from the root of the hierarchy; a relative one, or none, from where this
+    /// process is: on v1 below its own cgroup, on v2 beside it, since a cgroup with processes can have no domain
+    /// controllers for its children.
+    pub(crate) fn place(&self, cgroups_path: Option<&Path>, id: &str) -> Result<Cgroup> {
+        let path = cgroups_path.filter(|path| !path.as_os_str().is_empty());
+        let inner = inner_path(path.unwrap_or(Path::new(id)))?;
+        let absolute = path.is_some_and(Path::is_absolute);
+        let dirs = self.hierarchies.iter().map(|hierarchy| {
+            let mut dir = hierarchy.root.clone();
+            if !absolute {
+                let own = Path::new(hierarchy.own.trim_start_matches('/'));
+                let beside = self.version == Version::V2;
+                dir.push(if beside { own.parent().unwrap_or(own) } else { own });
+            }
+            dir.push(&inner);
+            (hierarchy.controllers.clone(), dir)
+        });
+        Ok(Cgroup { version: self.version, dirs: dirs.collect() })
+    }
+}
+
+/// The path as one relative to a hierarchy's root.
+fn inner_path(path: &Path) -> Result<PathBuf> {
+    use std::path::Component;
+    let mut inner = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => inner.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(Error::at("linux.cgroupsPath", format!("{path:?} has a \"..\"")));
+            }
+        }
+    }
+    // The root cgroup holds the whole host: no container may be created, killed or deleted there.
+    if inner.as_os_str().is_empty() {
+        return Err(Error::at("linux.cgroupsPath", format!("{path:?} is the root of the hierarchy")));
+    }
+    Ok(inner)
+}
+
+/// One line of /proc/self/cgroup, `4:memory:/path`, with the mount that belongs to it, if there is one.
+fn find_hierarchy(line: &str) -> Option<Hierarchy> {
+    let mut parts = line.splitn(3, ':');
+    let (_, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
+    let first = controllers.split(',').next().unwrap_or(controllers);
+    let names = match controllers {
+        "" => vec!["unified"],
+        named if named.starts_with("name=") => vec![named.trim_start_matches("name=")],
+        _ => vec![controllers, first],
+    };
+    let wanted = if controllers.is_empty() { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
+    let root = names.iter().map(|name| Path::new(MOUNT_POINT).join(name)).find(|root| magic(root) == Some(wanted))?;
+    Some(Hierarchy { controllers: controllers.to_owned(), root, own: own.to_owned() })
+}
+
+fn magic(path: &Path) -> Option<i64> {
+    rustix::fs::statfs(path).ok().map(|statfs| i64::from(statfs.f_type))
+}
+
+impl Cgroup {
+    /// The directory of the hierarchy that has `controller`.
+    pub(crate) fn dir(&self, controller: &str) -> Option<&Path> {
+        if self.version == Version::V2 {
+            return self.unified();
+        }
+        self.dirs
+            .iter()
+            .find(|(controllers, _)| controllers.split(',').any(|name| name == controller))
+            .map(|(_, dir)| dir.as_path())
+    }
+
+    /// The directory in the unified hierarchy: the cgroup itself on v2, an empty companion on a hybrid host.
+    pub(crate) fn unified(&self) -> Option<&Path> {
+        self.dirs.get("").map(PathBuf::as_path)
+    }
+
+    /// Makes the directories. Returns those that were there already, which are not ours to remove.
+    pub(crate) fn create(&self) -> std::result::Result<Vec<PathBuf>, NotCreated> {
+        let mut existing = Vec::new();
+        match self.create_all(&mut existing) {
+            Ok(()) => Ok(existing),
+            Err(error) => Err(NotCreated { error, existing }),
+        }
+    }
+
+    fn create_all(&self, existing: &mut Vec<PathBuf>) -> Result<()> {
+        for (controllers, dir) in &self.dirs {
+            let made = make_dir(dir).map_err(|errno| self.refused("create", dir, errno))?;
+            if !made {
+                existing.push(dir.clone());
+                self.check_unused(dir)?;
+            }
+            if controllers.split(',').any(|name| name == "cpuset") && self.version == Version::V1 {
+                v1::inherit_cpuset(dir)?;
+            }
+        }
+        if self.version == Version::V2 {
+            for dir in self.dirs.values() {
+                v2::enable_controllers(dir);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many processes the kernel has killed for want of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let Some(dir) = self.dir("memory") else { return 0 };
+        let file = if self.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
+        let text = read_file(dir, file).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.parse().ok()).unwrap_or(0)
+    }
+
+    fn refused(&self, what: &str, dir: &Path, errno: Errno) -> Error {
+        Error::at("linux.cgroupsPath", format!("{what} {}", dir.display())).errno(errno)
+    }
+
+    /// A cgroup that is in use cannot be limited, killed and removed as if it were this container's alone.
+    fn check_unused(&self, dir: &Path) -> Result<()> {
+        let processes = read_file(dir, "cgroup.procs").map_err(|errno| self.refused("read", dir, errno))?;
+        match processes.lines().count() {
+            0 => {}
+            count => {
+                let text = format!("container's cgroup is not empty: {count} process(es) found in {}", dir.display());
+                return Err(Error::at("linux.cgroupsPath", text));
+            }
+        }
+        if is_frozen(dir) {
+            let text = format!("container's cgroup unexpectedly frozen: {}", dir.display());
+            return Err(Error::at("linux.cgroupsPath", text));
+        }
+        Ok(())
+    }
+
+    /// Writes the limits, in order. What the kernel refuses for the sake of a value that is still to come (`retry`) is
+    /// written once more at the end.
+    pub(crate) fn apply(&self, settings: &[Setting]) -> Result<()> {
+        let mut again = Vec::new();
+        for setting in settings {
+            match self.apply_one(setting) {
+                Err(error) if setting.retry && error.raw_errno() == Some(libc::EINVAL) => again.push(setting),
+                result => result?,
+            }
+        }
+        again.into_iter().try_for_each(|setting| self.apply_one(setting))
+    }
+
+    fn apply_one(&self, setting: &Setting) -> Result<()> {
+        let Some(dir) = self.dir(setting.controller.as_ref()) else {
+            if setting.optional {
+                return Ok(());
+            }
+            let text = format!("cgroup controller {:?} is not mounted on this host", setting.controller);
+            return Err(Error::at(setting.field.clone(), text));
+        };
+        let (file, value) = (setting.file.as_ref(), setting.value.as_str());
+        let written = match (write_file(dir, file, value.as_bytes()), &setting.or) {
+            (Err(Errno::NOENT), Some((file, value))) => write_file(dir, file, value.as_bytes()),
+            (result, _) => result,
+        };
+        match written {
+            Ok(()) => Ok(()),
+            Err(Errno::NOENT) if setting.optional => Ok(()),
+            Err(errno) => {
+                let what = format!("write {:?} to {}", value.trim_end(), dir.join(file).display());
+                let error = Error::at(setting.field.clone(), what).errno(errno);
+                Err(match errno {
+                    Errno::NOENT => error.hint(format!(
+                        "cgroup controller {:?} is not available here, or this kernel's has no such file",
+                        setting.controller
+                    )),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    /// Installs the device rules: lists on v1, an eBPF program on v2.
+    pub(crate) fn apply_devices(&self, rules: &[devices::Rule]) -> Result<()> {
+        match self.version {
+            Version::V1 => v1::apply_devices(self, rules),
+            Version::V2 => v2::apply_devices(self, rules),
+        }
+    }
+
+    /// The `tasks` file of each v1 hierarchy, for the child to write `0` to.
+    ///
+    /// A process with one thread that moves itself so does not take the lock for which every other way of joining waits
+    /// a whole RCU grace period (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`): 8 to 13 ms on an idle host.
+    pub(crate) fn task_files(&self) -> Result<Vec<OwnedFd>> {
+        let v1 = self.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
+        v1.map(|(_, dir)| {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::open(dir.join("tasks"), flags, Mode::empty()).map_err(|errno| self.refused("join", dir, errno))
+        })
+        .collect()
+    }
+
+    /// The directory in which clone3 puts the child (`CLONE_INTO_CGROUP`), where there is a unified hierarchy.
+    pub(crate) fn into_dir(&self) -> Result<Option<OwnedFd>> {
+        self.unified().map(|dir| open_dir(dir).map_err(|errno| self.refused("open", dir, errno))).transpose()
+    }
+
+    /// Whether the processes are frozen.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.dir("freezer").is_some_and(is_frozen)
+    }
+
+    /// Kills every process of the cgroup and below, frozen or not. Does not wait.
+    pub(crate) fn kill(&self) -> Result<()> {
+        if let Some(dir) = self.unified() {
+            match write_file(dir, "cgroup.kill", b"1") {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.refused("kill", dir, errno)),
+            }
+        }
+        if self.version == Version::V1 { v1::kill(self) } else { Ok(()) }
+    }
+
+    /// The pids of all processes of the cgroup and below, as this process sees them.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        let dir = match self.version {
+            Version::V2 => self.unified(),
+            Version::V1 => self
+                .dir("pids")
+                .or_else(|| self.dir("memory"))
+                .or_else(|| self.dirs.values().next().map(PathBuf::as_path)),
+        };
+        let mut pids = Vec::new();
+        if let Some(dir) = dir {
+            collect_processes(dir, &mut pids);
+        }
+        pids
+    }
+
+    /// Removes the directories, those that the container made below them first. `keep` is left alone.
+    ///
+    /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
+    pub(crate) fn remove(&self, keep: &[PathBuf], patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        for dir in self.dirs.values().filter(|dir| !keep.contains(dir)) {
+            let mut pause = Duration::from_millis(1);
+            loop {
+                match remove_tree(dir) {
+                    Ok(()) => break,
+                    // EBUSY is all the kernel tells; v1 has no event to wait for, so this polls, with growing pauses.
+                    Err(Errno::BUSY) if Instant::now() < deadline => {
+                        std::thread::sleep(pause);
+                        pause = (pause * 2).min(Duration::from_millis(100));
+                    }
+                    Err(errno) => return Err(self.removal_failed(dir, errno)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn removal_failed(&self, dir: &Path, errno: Errno) -> Error {
+        let pids = self.processes();
+        let error = Error::new(format!("remove cgroup {}", dir.display())).errno(errno);
+        if pids.is_empty() { error } else { error.hint(format!("these processes are still in it: {pids:?}")) }
+    }
+}
+
+/// Makes a directory and the missing ones above it. False: it was there.
+fn make_dir(dir: &Path) -> rustix::io::Result<bool> {
+    match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(Errno::NOENT) => {
+            let parent = dir.parent().ok_or(Errno::NOENT)?;
+            make_dir(parent)?;
+            make_dir(dir)
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+fn remove_tree(dir: &Path) -> rustix::io::Result<()> {
+    match rustix::fs::rmdir(dir) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(()),
+        // EBUSY: processes or children; ENOTEMPTY is not cgroupfs' word, but costs nothing to accept.
+        Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+        Err(errno) => return Err(errno),
+    }
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    match rustix::fs::rmdir(dir) {
+        Err(Errno::NOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// The child cgroups of a directory.
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn collect_processes(dir: &Path, pids: &mut Vec<i32>) {
+    pids.extend(read_file(dir, "cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
+    for child in children(dir) {
+        collect_processes(&child, pids);
+    }
+}
+
+fn is_frozen(dir: &Path) -> bool {
+    read_file(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
+        || read_file(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
+}
+
+fn open_dir(dir: &Path) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn read_file(dir: &Path, name: &str) -> rustix::io::Result<String> {
+    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        match rustix::io::read(&fd, &mut chunk)? {
+            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+            count => text.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+fn write_file(dir: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
+    // No O_CREAT: a directory that is not a cgroup must not get files that look like one's.
+    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&fd, value).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(version: Version, own: &str) -> Layout {
+        let root = PathBuf::from(MOUNT_POINT).join("memory");
+        Layout { version, hierarchies: vec![Hierarchy { controllers: "memory".into(), root, own: own.into() }] }
+    }
+
+    fn place(layout: &Layout, path: &str) -> std::result::Result<String, String> {
+        let cgroup = layout.place(Some(Path::new(path)), "c1").map_err(|error| error.to_string())?;
+        Ok(cgroup.dirs.values().next().map(|dir| dir.display().to_string()).unwrap_or_default())
+    }
+
+    #[test]
+    fn an_absolute_path_starts_at_the_root() {
+        assert_eq!(place(&layout(Version::V1, "/me"), "/a/b"), Ok("/sys/fs/cgroup/memory/a/b".into()));
+    }
+
+    #[test]
+    fn a_relative_path_starts_below_the_own_cgroup_on_v1_and_beside_it_on_v2() {
+        assert_eq!(place(&layout(Version::V1, "/me"), "a"), Ok("/sys/fs/cgroup/memory/me/a".into()));
+        assert_eq!(place(&layout(Version::V2, "/u/me"), "a"), Ok("/sys/fs/cgroup/memory/u/a".into()));
+        assert_eq!(place(&layout(Version::V2, "/"), ""), Ok("/sys/fs/cgroup/memory/c1".into()));
+    }
+
+    #[test]
+    fn a_path_that_leaves_the_hierarchy_or_is_its_root_is_refused() {
+        for path in ["/../x", "a/../../x", "/", "/./"] {
+            assert!(place(&layout(Version::V1, "/"), path).is_err(), "{path}");
+        }
+    }
+}

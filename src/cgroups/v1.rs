@@ -1,0 +1,80 @@
+//! What only the old hierarchies need: cpuset inheritance, device lists, freeze and kill.
+//!
+//! Runs in: parent.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::{Cgroup, devices, read_file, write_file};
+use crate::error::{Error, Result};
+
+/// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
+/// from the top down (Documentation/admin-guide/cgroup-v1/cpusets.rst).
+pub(super) fn inherit_cpuset(dir: &Path) -> Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        inherit(dir, file)
+            .map_err(|errno| Error::at("linux.cgroupsPath", format!("set {file} of {}", dir.display())).errno(errno))?;
+    }
+    Ok(())
+}
+
+fn inherit(dir: &Path, file: &str) -> rustix::io::Result<String> {
+    let own = read_file(dir, file)?;
+    if !own.trim().is_empty() {
+        return Ok(own);
+    }
+    let parent = inherit(dir.parent().ok_or(Errno::NOENT)?, file)?;
+    write_file(dir, file, parent.trim().as_bytes())?;
+    Ok(parent)
+}
+
+/// Writes `devices.allow` and `devices.deny`, in the order of the rules.
+pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
+    let field = "linux.resources.devices";
+    let Some(dir) = cgroup.dir("devices") else {
+        return Err(Error::at(field, "cgroup controller \"devices\" is not mounted on this host"));
+    };
+    for (allow, line) in devices::v1_lines(rules)? {
+        let file = if allow { "devices.allow" } else { "devices.deny" };
+        write_file(dir, file, line.as_bytes()).map_err(|errno| {
+            Error::at(field, format!("write {line:?} to {}", dir.join(file).display())).errno(errno)
+        })?;
+    }
+    Ok(())
+}
+
+/// Kills all processes: freezes them first, so that none can fork away between the listing and the signals, and thaws
+/// at the end, since a frozen process dies only when it runs again.
+pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
+    let freezer = cgroup.dir("freezer").filter(|dir| dir.exists());
+    if let Some(dir) = freezer {
+        // Not fatal: without it only a fork bomb could win the race, and removal tries again.
+        let _ = write_file(dir, "freezer.state", b"FROZEN");
+    }
+    let mut failure = None;
+    for pid in cgroup.processes() {
+        let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
+        match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(errno) => failure = Some(Error::new(format!("kill process {pid:?}")).errno(errno)),
+        }
+    }
+    if let Some(dir) = freezer {
+        thaw(dir)?;
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn thaw(dir: &Path) -> Result<()> {
+    // The kernel may still be freezing and answer EBUSY for a moment (kernel/cgroup/legacy_freezer.c).
+    for _ in 0..100 {
+        match write_file(dir, "freezer.state", b"THAWED") {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
+            Err(errno) => return Err(Error::new(format!("thaw {}", dir.display())).errno(errno)),
+        }
+    }
+    Err(Error::new(format!("thaw {}", dir.display())).errno(Errno::BUSY))
+}

@@ -1,0 +1,132 @@
+//! `delete`: undoes what `create` has done. Runs in: parent.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+
+use crate::create::run_hooks;
+use crate::error::{Error, Result};
+use crate::hooks::StateText;
+use crate::host;
+use crate::logging::Log;
+use crate::plan;
+use crate::rollback::PATIENCE;
+use crate::state::{Container, InitProcess, Record, Root, Status};
+use crate::sys;
+
+/// `delete ID`. Without `--force` only a stopped container, or one that was never started, is deleted; with it, its
+/// processes are killed first, and one that does not exist is no error.
+pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()> {
+    let proc = host::open_proc()?;
+    let container = match root.find(id).and_then(|container| container.lock().map(|()| container)) {
+        Err(error) if force && error.raw_errno().is_none() && error.line().starts_with("container does not exist") => {
+            return Ok(());
+        }
+        result => result?,
+    };
+    let status = container.status(&proc);
+    let process = match (status, force) {
+        // Whatever is in the files: the cgroups are known from the record, or from where the id would have put them.
+        (Err(error), true) => {
+            log.warning(&error.to_string());
+            None
+        }
+        (Err(error), false) => return Err(error),
+        (Ok((Status::Stopped | Status::Created, process)), _) | (Ok((_, process)), true) => process,
+        (Ok((status, _)), false) => {
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}"))
+                .hint("`delete --force` kills it first"));
+        }
+    };
+    if let Some(process) = &process {
+        kill(&container, process)?;
+    }
+    destroy(&proc, &container)
+}
+
+fn kill(container: &Container, process: &InitProcess) -> Result<()> {
+    match sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(errno) => return Err(Error::new("kill the container's init").errno(errno)),
+    }
+    // A frozen init dies only when it is thawed, which this does; and processes beyond a pid namespace go too.
+    if let Ok(Some(record)) = container.record()
+        && (record.cgroup.is_frozen() || !record.own_pid_namespace)
+    {
+        record.cgroup.kill()?;
+    }
+    wait_for_end(&process.pidfd)
+}
+
+/// Waits until a killed process is gone.
+pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout =
+            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: i64::from(left.subsec_nanos()) };
+        match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => {
+                return Err(Error::new("container init still running 10 s after it was killed")
+                    .hint("it may wait in the kernel, for a device or a frozen parent cgroup; its state is kept"));
+            }
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("poll").errno(errno)),
+        }
+    }
+}
+
+/// Removes cgroups and state of a container whose init is dead, and runs the poststop hooks. What is left of its
+/// processes is killed. The caller holds the lock.
+pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
+    let record = match container.record() {
+        Ok(record) => record,
+        // Damaged: where the id alone would have put the cgroups, so that nothing stays there.
+        Err(_) => Some(guess(proc, container)?),
+    };
+    let existing: Vec<PathBuf> = container.init().ok().flatten().map(|init| init.existing_cgroups).unwrap_or_default();
+    if let Some(record) = &record {
+        empty(record, &existing)?;
+        record.cgroup.remove(&existing, PATIENCE)?;
+    }
+    container.remove()?;
+    match &record {
+        Some(record) => poststop(record),
+        None => Ok(()),
+    }
+}
+
+fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
+    let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?)?;
+    Record::new(&container.id, proc, layout.place(None, &container.id)?)
+}
+
+/// Kills what is still in the cgroup: processes without a pid namespace, or of an exec.
+fn empty(record: &Record, existing: &[PathBuf]) -> Result<()> {
+    if !existing.is_empty() {
+        // A cgroup that was there before may hold others' processes.
+        return Ok(());
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while !record.cgroup.processes().is_empty() && Instant::now() < deadline {
+        record.cgroup.kill()?;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Every hook runs, and a failing one is a warning: the container is gone (runtime.md, Lifecycle, 13).
+fn poststop(record: &Record) -> Result<()> {
+    let hooks = plan::late_hooks(record.hooks.as_ref())?;
+    let state = StateText::new(&record.id, &record.bundle, &record.annotations);
+    for hook in hooks.poststop.chunks(1) {
+        if let Err(error) = run_hooks(hook, &state.json("stopped", 0), &record.bundle) {
+            crate::logging::warn_on_stderr(&error);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! The one error type, and how an error becomes a line.
+//!
+//! Shape: `<config field or command>: <what was done, with values>: <the kernel's or errno's text> (<ERRNO>)`,
+//! then a line `hint: ...` where the cure is known, then a line for each undo that failed.
+
+use std::fmt;
+
+/// An errno of the kernel, with its text and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let errno = nix::errno::Errno::from_raw(self.0);
+        write!(f, "{} ({errno:?})", errno.desc())
+    }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self(errno.raw_os_error())
+    }
+}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self(errno as i32)
+    }
+}
+
+impl From<&std::io::Error> for Errno {
+    fn from(error: &std::io::Error) -> Self {
+        Self(error.raw_os_error().unwrap_or(libc::EIO))
+    }
+}
+
+impl From<std::io::Error> for Errno {
+    fn from(error: std::io::Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+/// What went wrong: where (a field of config.json or a command), what was tried, and what the kernel said.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", self.text())]
+pub(crate) struct Error {
+    subject: Option<String>,
+    what: String,
+    errno: Option<Errno>,
+    /// The kernel's own words, from the log of a file-system context.
+    kernel: Option<String>,
+    hint: Option<String>,
+    undo: Vec<String>,
+}
+
+/// The result of everything that can fail in the parent.
+pub(crate) type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error that concerns no field of the configuration.
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self { subject: None, what: what.into(), errno: None, kernel: None, hint: None, undo: Vec::new() }
+    }
+
+    /// An error of one field, for example `mounts[7].options[1]`.
+    pub(crate) fn at(field: impl Into<String>, what: impl Into<String>) -> Self {
+        Self { subject: Some(field.into()), ..Self::new(what) }
+    }
+
+    /// Adds the errno of the call that failed.
+    pub(crate) fn errno(mut self, errno: impl Into<Errno>) -> Self {
+        self.errno = Some(errno.into());
+        self
+    }
+
+    /// Adds the kernel's own explanation, which is shown in place of errno's text.
+    pub(crate) fn kernel(mut self, text: impl Into<String>) -> Self {
+        self.kernel = Some(text.into()).filter(|text: &String| !text.is_empty());
+        self
+    }
+
+    /// Adds the cure.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds an undo that failed too.
+    pub(crate) fn undo(mut self, failure: &Self) -> Self {
+        self.undo.push(failure.line());
+        self
+    }
+
+    /// The errno, where a call failed.
+    pub(crate) fn raw_errno(&self) -> Option<i32> {
+        self.errno.map(|errno| errno.0)
+    }
+
+    /// The first line: field, what, why.
+    pub(crate) fn line(&self) -> String {
+        let mut line = String::new();
+        if let Some(subject) = &self.subject {
+            line.push_str(subject);
+            line.push_str(": ");
+        }
+        line.push_str(&self.what);
+        match (&self.kernel, self.errno) {
+            (Some(text), Some(errno)) => {
+                line.push_str(&format!(": {text} ({:?})", nix::errno::Errno::from_raw(errno.0)));
+            }
+            (Some(text), None) => line.push_str(&format!(": {text}")),
+            (None, Some(errno)) => line.push_str(&format!(": {errno}")),
+            (None, None) => {}
+        }
+        line
+    }
+
+    fn text(&self) -> String {
+        let mut text = self.line();
+        if let Some(hint) = &self.hint {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+        for failure in &self.undo {
+            text.push_str("\nundo: ");
+            text.push_str(failure);
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_has_field_what_and_errno() {
+        let error = Error::at("linux.namespaces[2].path", "\"/run/netns/blue\"").errno(Errno(libc::ENOENT));
+        assert_eq!(
+            error.to_string(),
+            "linux.namespaces[2].path: \"/run/netns/blue\": No such file or directory (ENOENT)"
+        );
+    }
+
+    #[test]
+    fn the_kernels_words_replace_those_of_errno() {
+        let error = Error::at("mounts[7].options[2]", "tmpfs on \"/mnt\" does not accept \"size=banana\"")
+            .errno(Errno(libc::EINVAL))
+            .kernel("Bad value for 'size'");
+        assert_eq!(
+            error.to_string(),
+            "mounts[7].options[2]: tmpfs on \"/mnt\" does not accept \"size=banana\": Bad value for 'size' (EINVAL)"
+        );
+    }
+
+    #[test]
+    fn hint_and_undo_stand_on_lines_of_their_own() {
+        let error = Error::new("a").hint("b").undo(&Error::new("c").errno(Errno(libc::EBUSY)));
+        assert_eq!(error.to_string(), "a\nhint: b\nundo: c: Device or resource busy (EBUSY)");
+    }
+}

@@ -1,0 +1,82 @@
+//! What this host has: asked once, before anything is made.
+//!
+//! Runs in: parent. Reads `/proc` and looks at `/sys/fs/cgroup`.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use crate::cgroups;
+use crate::error::{Error, Result};
+
+/// `PROC_SUPER_MAGIC` of linux/magic.h.
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+/// `PROC_ROOT_INO`: the inode of the root of every procfs.
+const PROC_ROOT_INO: u64 = 1;
+
+/// The facts that decisions depend on.
+pub(crate) struct Host {
+    /// The root of the host's procfs. Every use of /proc goes through it, also in the child, where the path `/proc`
+    /// belongs to the container.
+    pub(crate) proc: OwnedFd,
+    /// The cgroup hierarchies.
+    pub(crate) cgroups: cgroups::Layout,
+    /// The highest capability that the kernel knows.
+    pub(crate) last_cap: u8,
+    /// The capabilities that this process has.
+    pub(crate) permitted: u64,
+}
+
+/// Looks at the host.
+pub(crate) fn look() -> Result<Host> {
+    let proc = open_proc()?;
+    let last_cap = read(&proc, "sys/kernel/cap_last_cap")?
+        .trim()
+        .parse()
+        .map_err(|_| Error::new("/proc/sys/kernel/cap_last_cap is not a number"))?;
+    let cgroups = cgroups::Layout::detect(&read(&proc, "self/cgroup")?)?;
+    let permitted =
+        rustix::thread::capabilities(None).map_err(|errno| Error::new("capget").errno(errno))?.permitted.bits();
+    Ok(Host { proc, cgroups, last_cap, permitted })
+}
+
+/// Opens `/proc` and makes sure that it is a procfs, and its root.
+pub(crate) fn open_proc() -> Result<OwnedFd> {
+    let what = || Error::new("open /proc");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(|errno| what().errno(errno))?;
+    let magic = rustix::fs::fstatfs(&proc).map_err(|errno| what().errno(errno))?.f_type;
+    let inode = rustix::fs::fstat(&proc).map_err(|errno| what().errno(errno))?.st_ino;
+    if i64::from(magic) != PROC_SUPER_MAGIC || inode != PROC_ROOT_INO {
+        return Err(Error::new("/proc is not the root of a procfs").hint("mount -t proc proc /proc"));
+    }
+    Ok(proc)
+}
+
+/// Reads a small file below /proc without leaving that procfs: a file bound over one of its files is an error.
+pub(crate) fn read(proc: impl AsFd, path: &str) -> Result<String> {
+    read_raw(proc, path).map_err(|errno| Error::new(format!("read /proc/{path}")).errno(errno))
+}
+
+/// As [`read`], with the errno.
+pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)?;
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 4096];
+    loop {
+        match rustix::io::read(&fd, &mut chunk)? {
+            0 => break,
+            count => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Writes a file below /proc in one write, without leaving that procfs.
+pub(crate) fn write_raw(proc: impl AsFd, path: &str, value: &[u8]) -> rustix::io::Result<()> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let fd = rustix::fs::openat2(proc, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    rustix::io::write(&fd, value).map(drop)
+}

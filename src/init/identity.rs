@@ -1,0 +1,125 @@
+//! From the runtime's root to the container's user. Runs in: child.
+//!
+//! Every error is fatal, and what came of it all is read back at the end ([`super::verify`]).
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
+
+use super::{program, verify};
+use crate::plan::{Capabilities, ProcessPlan};
+use crate::sync::{ChildEnd, Fault, Step};
+use crate::sys::{self, Errno};
+
+/// The order is that of what each step still needs: CAP_SETPCAP for the bounding set, CAP_SETGID and CAP_SETUID for
+/// the ids, and then nothing any more.
+pub(super) fn take_on(
+    process: &ProcessPlan,
+    cwd: OwnedFd,
+    proc: BorrowedFd<'_>,
+    sync: &ChildEnd<'_>,
+) -> Result<(), Fault> {
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    // As root first: a directory that only root may enter is a valid working directory.
+    let entered = program::enter_cwd(cwd.as_fd());
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).map_err(|errno| Fault::new(Step::NoNewPrivileges, errno))?;
+    } else {
+        // Without no_new_privs loading a filter needs CAP_SYS_ADMIN, which is about to go.
+        load_filter(process)?;
+    }
+    drop_bounding(process)?;
+    set_ids(process)?;
+    set_capabilities(&process.capabilities, sync)?;
+    match entered {
+        // Root without CAP_DAC_OVERRIDE, or on a file system that knows it not (NFS): then as the user.
+        Err(Errno::ACCESS | Errno::PERM) => program::enter_cwd(cwd.as_fd()),
+        result => result,
+    }
+    .map_err(|errno| Fault::new(Step::Cwd, errno))?;
+    drop(cwd);
+    check_cwd()?;
+    verify::identity(process, proc)
+}
+
+/// The kernel says "(unreachable)" of a directory outside the root (CVE-2024-21626).
+fn check_cwd() -> Result<(), Fault> {
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.to_bytes().starts_with(b"/") => Ok(()),
+        Ok(_) => Err(Fault::new(Step::CwdOutside, Errno::NOENT)),
+        Err(errno) => Err(Fault::new(Step::CwdOutside, errno)),
+    }
+}
+
+fn drop_bounding(process: &ProcessPlan) -> Result<(), Fault> {
+    for capability in 0..=u32::from(process.last_cap) {
+        if process.capabilities.bounding & (1 << capability) == 0 {
+            rustix::thread::remove_capability_from_bounding_set(capability_bit(capability)).map_err(|errno| {
+                Fault::new(Step::Bounding, errno).item(usize::try_from(capability).unwrap_or(usize::MAX))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn capability_bit(capability: u32) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1 << capability)
+}
+
+/// Raw system calls: libc's set*id talk to other threads, which we have not. setgroups also with an empty list: the
+/// caller's groups must not stay.
+fn set_ids(process: &ProcessPlan) -> Result<(), Fault> {
+    if process.uid != 0 {
+        rustix::thread::set_keep_capabilities(true).map_err(|errno| Fault::new(Step::Uid, errno))?;
+    }
+    let groups: Vec<Gid> = process.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    rustix::thread::set_thread_groups(&groups).map_err(|errno| Fault::new(Step::Groups, errno))?;
+    let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| Fault::new(Step::Gid, errno))?;
+    rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| Fault::new(Step::Uid, errno))?;
+    if process.uid != 0 {
+        rustix::thread::set_keep_capabilities(false).map_err(|errno| Fault::new(Step::Uid, errno))?;
+        // Changing ids made the process dumpable as /proc/sys/fs/suid_dumpable says.
+        super::not_dumpable()?;
+    }
+    Ok(())
+}
+
+fn set_capabilities(sets: &Capabilities, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+    let fault = |errno| Fault::new(Step::Capabilities, errno);
+    let set = CapabilitySet::from_bits_retain;
+    let wanted = CapabilitySets {
+        effective: set(sets.effective),
+        permitted: set(sets.permitted),
+        inheritable: set(sets.inheritable),
+    };
+    rustix::thread::set_capabilities(None, wanted).map_err(fault)?;
+    rustix::thread::clear_ambient_capability_set().map_err(fault)?;
+    for capability in 0..64 {
+        if sets.ambient & (1 << capability) == 0 {
+            continue;
+        }
+        match rustix::thread::configure_capability_in_ambient_set(capability_bit(capability), true) {
+            Ok(()) => {}
+            // Not permitted or not inheritable: cannot be granted, which is a warning by the specification.
+            Err(errno @ Errno::PERM) => {
+                sync.warn(&Fault::new(Step::Ambient, errno).item(usize::try_from(capability).unwrap_or(usize::MAX)))?;
+            }
+            Err(errno) => return Err(Fault::new(Step::Ambient, errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Loads the filter as the last thing before the child is ready.
+pub(super) fn filter_if_no_new_privileges(process: &ProcessPlan) -> Result<(), Fault> {
+    if process.no_new_privileges { load_filter(process) } else { Ok(()) }
+}
+
+fn load_filter(process: &ProcessPlan) -> Result<(), Fault> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    sys::seccomp_set_mode_filter(&filter.program, filter.flags)
+        .map(drop)
+        .map_err(|errno| Fault::new(Step::Seccomp, errno))
+}

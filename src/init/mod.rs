@@ -1,0 +1,270 @@
+//! From clone to exec: what happens in the child, in this order.
+//!
+//! Runs in: child. It is a copy of the parent, made by clone3 without exec: it sees the parent's plan in its own memory.
+//! It parses nothing, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
+//! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere.
+
+mod identity;
+mod namespaces;
+mod program;
+mod terminal;
+mod verify;
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::process::DumpableBehavior;
+
+use crate::hooks::{self, StateText};
+use crate::plan::{ChildPlan, HookPlan, HookPlans, ProcessPlan};
+use crate::rootfs::source::Trees;
+use crate::sync::{ChildEnd, Detail, FAULT, Fault, START_CONTAINER, Step};
+use crate::sys::{self, Errno};
+use crate::{host, rootfs};
+
+/// What the child works with. All descriptors were opened by the parent before the clone.
+pub(crate) struct Init<'a> {
+    pub(crate) plan: &'a ChildPlan,
+    pub(crate) hooks: &'a HookPlans,
+    pub(crate) state: &'a StateText,
+    pub(crate) bundle: &'a Path,
+    /// The directory of the root file system, in the runtime's mount namespace.
+    pub(crate) rootfs: &'a Path,
+    /// The root of the host's procfs.
+    pub(crate) proc: BorrowedFd<'a>,
+    pub(crate) trees: &'a Trees,
+    /// One for each of `plan.namespaces.joined`.
+    pub(crate) joined: &'a [OwnedFd],
+    /// The `tasks` files of cgroup v1.
+    pub(crate) tasks: &'a [OwnedFd],
+    /// `exec.fifo`; None: `run`, which needs no gate.
+    pub(crate) gate: Option<BorrowedFd<'a>>,
+    pub(crate) sync: BorrowedFd<'a>,
+    /// Whether the parent writes maps for this child's new user namespace.
+    pub(crate) has_idmap: bool,
+}
+
+impl Init<'_> {
+    /// Becomes the container's program.
+    pub(crate) fn run(self) -> ! {
+        let Err(fault) = self.steps();
+        self.end(&fault)
+    }
+
+    /// Tells the parent, or at the gate `start`, and exits.
+    fn end(&self, fault: &Fault) -> ! {
+        ChildEnd(self.sync).fault(fault);
+        sys::exit_now(1)
+    }
+
+    /// The table of contents of a container.
+    fn steps(&self) -> Result<Infallible, Fault> {
+        let sync = ChildEnd(self.sync);
+        // Before anything allocates memory or forks on the container's account.
+        self.join_cgroup()?;
+        self.enter_namespaces(&sync)?;
+        self.become_root_of_user_namespace(&sync)?;
+        // After the ids are mapped (the maps are written while we may be looked at), before others can see us.
+        not_dumpable()?;
+        new_session()?;
+        self.join_keyring(&sync)?;
+        // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
+        self.late_namespaces()?;
+
+        // The host's files are still visible: bind sources were opened by the parent, /dev/null and, in a user
+        // namespace, devices are taken from the host here.
+        rootfs::attach(&self.plan.rootfs, self.trees)?;
+        rootfs::prepare(&self.plan.rootfs, self.trees)?;
+        // Hooks see the finished mounts, and the host's.
+        if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
+            sync.ask_hooks()?;
+        }
+        self.run_hooks(&self.hooks.create_container, "creating", self.bundle, &[])?;
+
+        // From here on no path of the host can be reached, and no program of the host is executed.
+        rootfs::enter(&self.plan.rootfs, self.trees.root.as_fd(), self.proc)?;
+        self.set_names()?;
+        self.write_sysctls()?;
+        let Some(process) = &self.plan.process else {
+            rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
+            sync.ready()?;
+            return self.wait_without_process();
+        };
+        self.set_up_stdio(process, &sync)?;
+        // After /dev/console and the working directory were made in it.
+        let cwd = self.make_cwd(process)?;
+        rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
+
+        let home = self.home(process);
+        identity::take_on(process, cwd, self.proc, &sync)?;
+        let program = program::find(process)?;
+        // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
+        self.close_descriptors()?;
+        // As late as can be: from here on every call needs the profile's permission.
+        identity::filter_if_no_new_privileges(process)?;
+        sync.ready()?;
+        self.wait_for_start(process)?;
+        Err(self.execute(process, program, home.as_deref()))
+    }
+
+    /// Moves this process, which has one thread, into the v1 cgroups. `0` into `tasks` is the one way that does not
+    /// wait for an RCU grace period (see [`crate::cgroups::Cgroup::task_files`]).
+    fn join_cgroup(&self) -> Result<(), Fault> {
+        for (index, tasks) in self.tasks.iter().enumerate() {
+            rustix::io::write(tasks, b"0").map_err(|errno| Fault::new(Step::JoinCgroup, errno).item(index))?;
+        }
+        Ok(())
+    }
+
+    fn join_keyring(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        let Some(name) = &self.plan.keyring else { return Ok(()) };
+        let fault = |errno| Fault::new(Step::Keyring, errno);
+        match sys::join_session_keyring(name) {
+            Ok(key) => {
+                // Possessor rights as they are, and search for the owner: others who join it by name find keys in it.
+                let perm = sys::keyctl_describe_perm(key).map_err(fault)?;
+                sys::keyctl_setperm(key, perm | 0x0008_0000).map_err(fault)
+            }
+            // A kernel without keys has nothing to protect.
+            Err(Errno::NOSYS) => Ok(()),
+            // The user's quota of keys is used up: the container shares the caller's keyring then.
+            Err(errno @ Errno::DQUOT) => sync.warn(&fault(errno)),
+            Err(errno) => Err(fault(errno)),
+        }
+    }
+
+    fn set_names(&self) -> Result<(), Fault> {
+        if let Some(name) = &self.plan.hostname {
+            rustix::system::sethostname(name.to_bytes()).map_err(|errno| Fault::new(Step::Hostname, errno))?;
+        }
+        if let Some(name) = &self.plan.domainname {
+            rustix::system::setdomainname(name.to_bytes()).map_err(|errno| Fault::new(Step::Domainname, errno))?;
+        }
+        Ok(())
+    }
+
+    /// Through the host's procfs, which the parent has checked: the container's could be anything.
+    fn write_sysctls(&self) -> Result<(), Fault> {
+        for (index, sysctl) in self.plan.sysctl.iter().enumerate() {
+            let file = sysctl.file.to_str().unwrap_or_default();
+            host::write_raw(self.proc, file, sysctl.value.to_bytes())
+                .map_err(|errno| Fault::new(Step::Sysctl, errno).item(index))?;
+        }
+        Ok(())
+    }
+
+    fn run_hooks(&self, list: &[HookPlan], status: &str, cwd: &Path, environment: &[CString]) -> Result<(), Fault> {
+        if list.is_empty() {
+            return Ok(());
+        }
+        let pid = rustix::process::getpid().as_raw_nonzero().get();
+        let place = hooks::Place { cwd, environment };
+        hooks::run(list, &self.state.json(status, pid), &place).map_err(|failed| {
+            let (errno, sub) = match failed.failure {
+                hooks::Failure::Start(errno) => (errno, 0),
+                hooks::Failure::Exit(code) => (code, 1),
+                hooks::Failure::Signal(signal) => (signal, 2),
+                hooks::Failure::Timeout => (0, 3),
+            };
+            let base = if std::ptr::eq(list, self.hooks.start_container.as_slice()) { START_CONTAINER } else { 0 };
+            let fault = Fault::with_number(Step::Hook, errno).item(failed.index + base).sub(sub);
+            fault.detail(Detail::end_of(failed.output.trim_ascii_end()))
+        })
+    }
+
+    /// Closes everything but stdio, the descriptors to be preserved, the socket and the gate.
+    fn close_descriptors(&self) -> Result<(), Fault> {
+        let fault = |errno| Fault::new(Step::Descriptors, errno);
+        let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX);
+        let mut keep = [Some(number(self.sync)), self.gate.map(number)];
+        keep.sort_unstable();
+        let mut first = 3 + self.plan.preserve_fds;
+        for fd in keep.into_iter().flatten() {
+            sys::close_range(first, fd.saturating_sub(1), 0).map_err(fault)?;
+            first = first.max(fd + 1);
+        }
+        sys::close_range(first, u32::MAX, 0).map_err(fault)?;
+        for fd in 3..3 + self.plan.preserve_fds {
+            // Preserved ones may have come with close-on-exec from a caller that passed them by hand.
+            let item = usize::try_from(fd).unwrap_or(usize::MAX);
+            sys::keep_on_exec(fd).map_err(|errno| Fault::new(Step::PreservedFd, errno).item(item))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `start` opens the gate. The gate was opened for reading and writing: no end of file can come.
+    fn wait_for_start(&self, process: &ProcessPlan) -> Result<(), Fault> {
+        if let Some(gate) = self.gate {
+            pass(gate)?;
+        }
+        let hooks = self.run_hooks(&self.hooks.start_container, "created", Path::new("/"), &process.env);
+        hooks.inspect_err(|fault| self.tell_gate(fault))
+    }
+
+    fn wait_without_process(&self) -> Result<Infallible, Fault> {
+        if let Some(gate) = self.gate {
+            pass(gate)?;
+        }
+        let fault = Fault::new(Step::NoProcess, Errno::INVAL);
+        self.tell_gate(&fault);
+        Err(fault)
+    }
+
+    fn execute(&self, process: &ProcessPlan, program: usize, home: Option<&std::ffi::CStr>) -> Fault {
+        let fault = program::execute(process, program, home);
+        self.tell_gate(&fault);
+        fault
+    }
+
+    /// After `create` is gone the fault goes through the FIFO, where `start` finds it when we are dead.
+    fn tell_gate(&self, fault: &Fault) {
+        if let Some(gate) = self.gate {
+            let _ = rustix::io::write(gate, &fault.encode(FAULT));
+        }
+    }
+
+    fn enter_namespaces(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        namespaces::enter(self, sync)
+    }
+
+    fn become_root_of_user_namespace(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        namespaces::become_root(self, sync)
+    }
+
+    fn late_namespaces(&self) -> Result<(), Fault> {
+        namespaces::late(self)
+    }
+
+    fn set_up_stdio(&self, process: &ProcessPlan, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        terminal::set_up(process, self.plan.rootfs.dev.is_some(), self.trees.root.as_fd(), sync)
+    }
+
+    fn make_cwd(&self, process: &ProcessPlan) -> Result<OwnedFd, Fault> {
+        program::make_cwd(process, self.trees.root.as_fd())
+    }
+
+    fn home(&self, process: &ProcessPlan) -> Option<CString> {
+        process.wants_home.then(|| program::home(process, self.trees.root.as_fd()))
+    }
+}
+
+/// Nobody in the container may look into this process, which has the runtime's memory and descriptors (CVE-2016-9962).
+/// exec makes the container's program dumpable again.
+fn not_dumpable() -> Result<(), Fault> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|errno| Fault::new(Step::Session, errno))
+}
+
+/// The caller's terminal must not be the container's (CVE-2017-5226).
+fn new_session() -> Result<(), Fault> {
+    rustix::process::setsid().map(drop).map_err(|errno| Fault::new(Step::Session, errno))
+}
+
+fn pass(gate: BorrowedFd<'_>) -> Result<(), Fault> {
+    let mut byte = [0u8];
+    rustix::io::retry_on_intr(|| rustix::io::read(gate, &mut byte))
+        .map(drop)
+        .map_err(|errno| Fault::new(Step::Gate, errno))
+}

@@ -1,0 +1,102 @@
+//! The container's program: where it starts, what it is, and executing it. Runs in: child.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::SigSet;
+use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
+
+use crate::plan::ProcessPlan;
+use crate::rootfs;
+use crate::sync::{Detail, Fault, Step};
+use crate::sys::{self, CStrings, Errno};
+
+/// Opens the working directory, inside the root and through no magic link, and makes it where it is missing.
+pub(super) fn make_cwd(process: &ProcessPlan, root: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    rootfs::open_or_make_directory(root, &process.cwd).map_err(|errno| Fault::new(Step::Cwd, errno))
+}
+
+/// The home directory of the user by the container's /etc/passwd; `/` where there is none.
+pub(super) fn home(process: &ProcessPlan, root: BorrowedFd<'_>) -> CString {
+    let entry = |value: &[u8]| CString::new([b"HOME=", value].concat()).unwrap_or_else(|_| c"HOME=/".to_owned());
+    let passwd = read_small(root, c"etc/passwd").unwrap_or_default();
+    // name:password:UID:GID:GECOS:directory:shell, passwd(5)
+    let home = passwd.split(|&byte| byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|&byte| byte == b':');
+        let uid = std::str::from_utf8(fields.nth(2)?).ok()?;
+        (uid.parse() == Ok(process.uid)).then(|| fields.nth(2)).flatten()
+    });
+    entry(home.filter(|home| !home.is_empty()).unwrap_or(b"/"))
+}
+
+/// The first MiB of a regular file of the container.
+fn read_small(root: BorrowedFd<'_>, path: &CStr) -> Option<Vec<u8>> {
+    let file = rootfs::open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+    let stat = rustix::fs::fstat(&file).ok()?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    let mut chunk = [0u8; 4096];
+    while bytes.len() < 1 << 20 {
+        match rustix::io::read(&file, &mut chunk) {
+            Ok(0) => break,
+            Ok(length) => bytes.extend_from_slice(chunk.get(..length)?),
+            Err(_) => return None,
+        }
+    }
+    Some(bytes)
+}
+
+/// Finds the program as execvp(3) would, as the container's user, so that most errors are found by `create`.
+/// Returns its index in the plan's candidates.
+pub(super) fn find(process: &ProcessPlan) -> Result<usize, Fault> {
+    let mut denied = None;
+    let mut missing = Errno::NOENT;
+    for (index, candidate) in process.candidates.iter().enumerate() {
+        match is_executable(candidate) {
+            Ok(()) => return Ok(index),
+            Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => missing = errno,
+            Err(errno) => denied = denied.or(Some(errno)),
+        }
+    }
+    match denied {
+        Some(errno) => Err(Fault::new(Step::NotExecutable, errno)),
+        None => Err(Fault::new(Step::NotFound, missing)),
+    }
+}
+
+fn is_executable(path: &CStr) -> sys::Result<()> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        return Err(Errno::ISDIR);
+    }
+    match rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        // A seccomp profile without faccessat2: execve will tell.
+        Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        result => result,
+    }
+}
+
+/// Executes it; returns only on failure.
+pub(super) fn execute(process: &ProcessPlan, program: usize, home: Option<&CStr>) -> Fault {
+    let argv = CStrings::new(&process.args);
+    let mut envp = CStrings::new(&process.env);
+    if let Some(home) = home {
+        envp.push(home);
+    }
+    let Some(path) = process.candidates.get(program) else {
+        return Fault::new(Step::Protocol, Errno::NOENT);
+    };
+    // Signals were blocked before the clone; the program starts with none blocked and all at their defaults.
+    sys::reset_handlers();
+    if SigSet::empty().thread_set_mask().is_err() {
+        return Fault::new(Step::Exec, Errno::INVAL);
+    }
+    Fault::new(Step::Exec, sys::execve(path, &argv, &envp)).detail(Detail::new(path.to_bytes()))
+}
+
+/// Goes to the working directory.
+pub(super) fn enter_cwd(cwd: impl AsFd) -> sys::Result<()> {
+    rustix::process::fchdir(cwd)
+}

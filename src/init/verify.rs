@@ -1,0 +1,45 @@
+//! Reading back what the kernel made of it. Runs in: child.
+//!
+//! A call that says it worked is not proof: an outer seccomp filter may answer 0, and a wrong call may succeed. One read
+//! of /proc/self/status shows ids, capabilities and no_new_privs as they are.
+
+use std::os::fd::BorrowedFd;
+
+use crate::host;
+use crate::plan::ProcessPlan;
+use crate::sync::{Fault, Step};
+use crate::sys::Errno;
+
+/// Compares ids, capability sets and no_new_privs with the plan.
+pub(super) fn identity(process: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<(), Fault> {
+    let status = host::read_raw(proc, "self/status").map_err(|errno| Fault::new(Step::Capabilities, errno))?;
+    let differs = |step| Fault::new(step, Errno::PROTO);
+    let mask = |name: &str| field(&status, name).and_then(|value| u64::from_str_radix(value, 16).ok());
+    let sets = &process.capabilities;
+    let all = if process.last_cap >= 63 { u64::MAX } else { (1 << (process.last_cap + 1)) - 1 };
+    if mask("CapBnd:").map(|mask| mask & all) != Some(sets.bounding) {
+        return Err(differs(Step::Bounding));
+    }
+    let wanted = [("CapInh:", sets.inheritable), ("CapPrm:", sets.permitted), ("CapEff:", sets.effective)];
+    if wanted.iter().any(|(name, wanted)| mask(name) != Some(*wanted)) {
+        return Err(differs(Step::Capabilities));
+    }
+    let ids_are = |name: &str, id: u32| {
+        field(&status, name).is_some_and(|ids| ids.split_whitespace().all(|text| text.parse() == Ok(id)))
+    };
+    if !ids_are("Uid:", process.uid) {
+        return Err(differs(Step::Uid));
+    }
+    if !ids_are("Gid:", process.gid) {
+        return Err(differs(Step::Gid));
+    }
+    if process.no_new_privileges && field(&status, "NoNewPrivs:") != Some("1") {
+        return Err(differs(Step::NoNewPrivileges));
+    }
+    Ok(())
+}
+
+/// The value of a line of /proc/self/status.
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}

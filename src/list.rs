@@ -1,0 +1,63 @@
+//! `list`: all containers of the root directory. Runs in: parent.
+
+use crate::error::{Error, Result};
+use crate::host;
+use crate::logging::{self, Log};
+use crate::state::{Report, Root};
+
+/// How `list` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+/// `list`. A container that cannot be read is left out, with a warning.
+pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Result<()> {
+    let proc = host::open_proc()?;
+    let mut reports = Vec::new();
+    for id in root.ids()? {
+        match root.find(&id).and_then(|container| container.report(&proc, true)) {
+            Ok(report) => reports.push(report),
+            Err(error) => log.warning(&error.to_string()),
+        }
+    }
+    if quiet {
+        return logging::print(&reports.iter().map(|report| format!("{}\n", report.id)).collect::<String>());
+    }
+    match format {
+        Format::Table => logging::print(&table(&reports)),
+        // runc prints a nil slice, and its callers expect that.
+        Format::Json if reports.is_empty() => logging::print("null"),
+        Format::Json => {
+            let text = serde_json::to_string(&reports).map_err(|error| Error::new(error.to_string()))?;
+            logging::print(&text)
+        }
+    }
+}
+
+/// Columns at least 12 wide, one space between them.
+fn table(reports: &[Report]) -> String {
+    let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
+    rows.extend(reports.iter().map(|report| {
+        [
+            report.id.clone(),
+            report.pid.to_string(),
+            report.status.to_string(),
+            report.bundle.display().to_string(),
+            report.created.clone(),
+            report.owner.clone(),
+        ]
+    }));
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.len() + 1).max(12);
+        }
+    }
+    let line = |row: &[String; 6]| {
+        let cells: String = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        format!("{}\n", cells.trim_end())
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,178 @@
+//! A low-level OCI container runtime: parses the command line, carries one command out, prints one error.
+
+mod cgroups;
+mod cli;
+mod console;
+mod create;
+mod delete;
+mod error;
+mod hooks;
+mod host;
+mod init;
+mod kill;
+mod list;
+mod logging;
+mod open;
+mod plan;
+mod rollback;
+mod rootfs;
+mod run;
+mod seal;
+mod seccomp;
+mod spec;
+mod spec_template;
+mod start;
+mod state;
+mod sync;
+mod sys;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command, Global, LogFormat, NewContainer};
+use create::{Ends, Request};
+use error::{Error, Result};
+use logging::{Format, Log};
+use state::Root;
+
+fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let name = program_name(words.first());
+    let cli = match Cli::try_parse_from(cli::normalize(words.into_iter())) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let _ = usage.print();
+            // Help is asked for; anything else is an error, which runc answers with 1.
+            return if usage.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    if cli.version {
+        return exit(&Log::stderr(), print_version(&name).map(|()| 0));
+    }
+    let Some(command) = cli.command else {
+        return exit(&Log::stderr(), Err(Error::new("no command given").hint("--help lists them")));
+    };
+    let format = match cli.global.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    match prepare(&command).and_then(|()| Log::open(cli.global.log.as_deref(), format, cli.global.debug)) {
+        Ok(log) => exit(&log, carry_out(command, &cli.global, &name, &log)),
+        Err(error) => exit(&Log::stderr(), Err(error)),
+    }
+}
+
+fn exit(log: &Log, result: Result<u8>) -> ExitCode {
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Before anything is opened: what was passed by the caller, and whose file we run from.
+fn prepare(command: &Command) -> Result<()> {
+    let preserve_fds = match command {
+        Command::Create(create) => create.container.preserve_fds,
+        Command::Run(run) => run.container.preserve_fds,
+        _ => return Ok(()),
+    };
+    seal::seal()?;
+    for fd in 3..3u32.saturating_add(preserve_fds) {
+        sys::check_open(fd).map_err(|errno| {
+            Error::at("--preserve-fds", format!("unable to stat preserved-fd {fd} (of {preserve_fds})")).errno(errno)
+        })?;
+    }
+    // What else the caller left open is not for hooks, nor for the container.
+    sys::close_range(3 + preserve_fds, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        .map_err(|errno| Error::new("close_range").errno(errno).hint("this program needs Linux 5.14 or newer"))?;
+    // Modes of what we make are those that we say.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    Ok(())
+}
+
+fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result<u8> {
+    if let Command::Spec(spec) = &command {
+        return spec_template::spec(&spec.bundle, spec.rootless).map(|()| 0);
+    }
+    let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
+    if global.systemd_cgroup && matches!(command, Command::Create(_) | Command::Run(_)) {
+        return Err(Error::at("--systemd-cgroup", "the systemd cgroup driver is not supported by this version"));
+    }
+    match command {
+        Command::Create(create) => {
+            let request = request(create.container, create.id, Ends::Created)?;
+            create::create(&root, &request, log).map(|()| 0)
+        }
+        Command::Run(run) => {
+            let ends = if run.detach { Ends::Started } else { Ends::Waited };
+            let mut request = request(run.container, run.id, ends)?;
+            // An id has no slash, so this is a bundle.
+            if request.id.contains('/') {
+                request.bundle = PathBuf::from(&request.id);
+                request.id = generated_id();
+            }
+            run::run(&root, &request, run.keep, !run.no_subreaper, log)
+        }
+        Command::Start(start) => start::start(&root, &start.id).map(|()| 0),
+        Command::State(state) => state::state(&root, &state.id).map(|()| 0),
+        Command::List(list) => {
+            let format = match list.format {
+                cli::ListFormat::Table => list::Format::Table,
+                cli::ListFormat::Json => list::Format::Json,
+            };
+            list::list(&root, format, list.quiet, log).map(|()| 0)
+        }
+        Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
+        Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
+        Command::Spec(_) => Ok(0),
+    }
+}
+
+fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
+    // Made absolute now: the working directory changes on the way.
+    let absolute = |option: &str, path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
+    };
+    Ok(Request {
+        id,
+        bundle: options.bundle,
+        pid_file: options.pid_file.map(|path| absolute("--pid-file", path)).transpose()?,
+        console_socket: options.console_socket,
+        no_pivot: options.no_pivot,
+        no_new_keyring: options.no_new_keyring,
+        preserve_fds: options.preserve_fds,
+        ends,
+    })
+}
+
+/// The name under which this program was called: installed as `runc`, it is runc to its callers.
+fn program_name(word: Option<&OsString>) -> String {
+    let name = word.and_then(|word| Path::new(word).file_name()).and_then(|name| name.to_str());
+    if name == Some("runc") { "runc" } else { "runtime" }.to_owned()
+}
+
+fn default_root(name: &str) -> PathBuf {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
+    match runtime_dir {
+        Some(dir) if !rustix::process::geteuid().is_root() => Path::new(&dir).join(name),
+        _ => Path::new("/run").join(name),
+    }
+}
+
+/// Unique by pid and time, and mkdir makes sure.
+fn generated_id() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    format!("run-{}-{:08x}", std::process::id(), now.subsec_nanos())
+}
+
+fn print_version(name: &str) -> Result<()> {
+    let commit = option_env!("COMMIT").unwrap_or("unknown");
+    let version = env!("CARGO_PKG_VERSION");
+    logging::print(&format!("{name} version {version}\ncommit: {commit}\nspec: {}\n", state::OCI_VERSION))
+}

@@ -1,0 +1,151 @@
+//! What the parent opens before the child exists. Runs in: parent.
+//!
+//! After the clone the child resolves no path of the host, so everything that the configuration names there is opened
+//! here, and what is missing is reported before anything is created.
+
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+
+use crate::cgroups::{Cgroup, Version};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::{ChildPlan, Joined, Plan};
+use crate::rootfs::plan::{HostPath, MountKind};
+use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
+
+/// `NSFS_MAGIC` of linux/magic.h.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
+
+/// Opens the namespaces to join, and checks that each is of its kind.
+pub(crate) fn namespaces(host: &Host, plan: &ChildPlan) -> Result<Vec<OwnedFd>> {
+    plan.namespaces.joined.iter().map(|joined| namespace(host, plan, joined)).collect()
+}
+
+fn namespace(host: &Host, plan: &ChildPlan, joined: &Joined) -> Result<OwnedFd> {
+    let field = format!("linux.namespaces[{}].path", joined.index);
+    let what = || Error::at(field.clone(), format!("{:?}", joined.path));
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = rustix::fs::open(&joined.path, flags, Mode::empty()).map_err(|errno| {
+        let error = what().errno(errno);
+        let name = joined.path.strip_prefix("/run/netns").or_else(|_| joined.path.strip_prefix("/var/run/netns"));
+        match (errno, name) {
+            (rustix::io::Errno::NOENT, Ok(name)) => {
+                error.hint(format!("create it first, for example: ip netns add {}", name.display()))
+            }
+            _ => error,
+        }
+    })?;
+    let magic = rustix::fs::fstatfs(&fd).map_err(|errno| what().errno(errno))?.f_type;
+    let wrong = || Error::at(field.clone(), format!("{:?} is not a namespace of that type", joined.path));
+    if i64::from(magic) != NSFS_MAGIC || kind(&fd) != Some(joined.kind) {
+        return Err(wrong());
+    }
+    check_foreign(host, plan, joined, &fd)?;
+    Ok(fd)
+}
+
+/// `CLONE_NEW*` of a namespace: `NS_GET_NSTYPE` of ioctl_ns(2).
+fn kind(fd: &OwnedFd) -> Option<i32> {
+    crate::sys::ns_get_nstype(fd).ok()
+}
+
+/// A path that leads to our own namespace gives the container nothing of its own: what is only allowed there would
+/// change the host.
+fn check_foreign(host: &Host, plan: &ChildPlan, joined: &Joined, fd: &OwnedFd) -> Result<()> {
+    let (name, touched) = match joined.kind {
+        libc::CLONE_NEWUTS => {
+            ("uts", plan.hostname.as_ref().map(|_| "hostname").or(plan.domainname.as_ref().map(|_| "domainname")))
+        }
+        libc::CLONE_NEWNET => ("net", sysctl_below(plan, "net")),
+        libc::CLONE_NEWIPC => ("ipc", sysctl_below(plan, "kernel").or(sysctl_below(plan, "fs"))),
+        _ => return Ok(()),
+    };
+    let Some(touched) = touched else { return Ok(()) };
+    let own =
+        rustix::fs::openat2(&host.proc, format!("self/ns/{name}"), OFlags::PATH, Mode::empty(), ResolveFlags::empty())
+            .and_then(rustix::fs::fstat);
+    let (own, other) = (own, rustix::fs::fstat(fd));
+    if let (Ok(own), Ok(other)) = (own, other)
+        && (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+    {
+        let text = format!("{:?} is the host's own {name} namespace, which {touched} would change", joined.path);
+        return Err(Error::at(format!("linux.namespaces[{}].path", joined.index), text));
+    }
+    Ok(())
+}
+
+fn sysctl_below(plan: &ChildPlan, first: &str) -> Option<&'static str> {
+    let below =
+        |file: &CString| file.to_string_lossy().strip_prefix("sys/").is_some_and(|rest| rest.starts_with(first));
+    plan.sysctl.iter().any(|sysctl| below(&sysctl.file)).then_some("linux.sysctl")
+}
+
+/// Goes to the rootfs' directory, which the child inherits as its current one, in its own mount namespace; and copies
+/// the mounts.
+pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup) -> Result<Trees> {
+    rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
+    source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup)?)
+}
+
+fn missing_root(rootfs: &HostPath) -> Error {
+    Error::at("root.path", format!("{:?}", rootfs.0))
+}
+
+/// A mount of type cgroup: new ones in a cgroup namespace of the container's own, else its directories.
+fn cgroup_mount(plan: &Plan, cgroup: &Cgroup) -> Result<CgroupMount> {
+    let rootfs = &plan.child.rootfs;
+    let Some(index) = rootfs.mounts.iter().position(|mount| mount.kind == MountKind::Cgroup) else {
+        return Ok(CgroupMount::None);
+    };
+    let own_namespace = plan.child.namespaces.has(libc::CLONE_NEWCGROUP);
+    let copy = |dir: &Path| {
+        source::clone_directory(dir)
+            .map_err(|errno| Error::at(format!("mounts[{index}]"), format!("bind {}", dir.display())).errno(errno))
+    };
+    match cgroup.version {
+        Version::V2 if own_namespace => Ok(CgroupMount::V2(None)),
+        Version::V2 => Ok(CgroupMount::V2(cgroup.unified().map(copy).transpose()?)),
+        Version::V1 => {
+            let v1 = cgroup.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
+            let hierarchies = v1.map(|(controllers, dir)| {
+                let tree = if own_namespace { None } else { Some(copy(dir)?) };
+                hierarchy(controllers, tree)
+            });
+            Ok(CgroupMount::V1(hierarchies.collect::<Result<_>>()?))
+        }
+    }
+}
+
+fn hierarchy(controllers: &str, tree: Option<OwnedFd>) -> Result<Hierarchy> {
+    let string = |text: &str| crate::rootfs::plan::c_string(text.as_bytes(), "cgroup");
+    let named = controllers.strip_prefix("name=");
+    let each: Vec<&str> = controllers.split(',').collect();
+    let links = if each.len() > 1 { each.iter().map(|name| string(name)).collect::<Result<_>>()? } else { Vec::new() };
+    let params = match named {
+        Some(name) => vec![(string("none")?, None), (string("name")?, Some(string(name)?))],
+        None => each.iter().map(|name| Ok((string(name)?, None))).collect::<Result<_>>()?,
+    };
+    Ok(Hierarchy { name: string(named.unwrap_or(controllers))?, links, tree, params })
+}
+
+/// Connects to a console socket. A path too long for `sockaddr_un` is reached through its directory.
+pub(crate) fn console_socket(path: &Path) -> Result<OwnedFd> {
+    let failed = |errno: rustix::io::Errno| Error::at("--console-socket", format!("connect to {path:?}")).errno(errno);
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let (directory, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+    if path.as_os_str().as_bytes().len() < 108 {
+        connect(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
+    } else {
+        use std::os::fd::AsRawFd;
+        let directory =
+            rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+        let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
+        connect(&socket, &SocketAddrUnix::new(&short).map_err(failed)?).map_err(failed)?;
+    }
+    Ok(socket)
+}

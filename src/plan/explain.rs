@@ -1,0 +1,236 @@
+//! A fault of the child → the sentence, with the field that it is about. Pure.
+
+use crate::error::{Errno, Error};
+use crate::rootfs::plan::MountKind;
+use crate::sync::{Fault, START_CONTAINER, Step};
+
+use super::Plan;
+
+/// Writes the sentence for a fault.
+pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
+    let errno = Errno(fault.errno);
+    let item = usize::from(fault.item);
+    let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
+    let error = match fault.step {
+        Step::Hook => return hook(plan, fault, item, &detail),
+        Step::NotFound | Step::NotExecutable => return program(plan, fault),
+        Step::Exec => return explain_late(fault),
+        step if (Step::MountTarget as u8..=Step::CopyUp as u8).contains(&(step as u8)) => mount(plan, fault, item),
+        _ => simple(plan, fault.step, item),
+    };
+    // EPROTO: what was read back differs from what was set; there is no errno to show.
+    let error = if fault.errno == libc::EPROTO { error } else { error.errno(errno) };
+    let error = error.kernel(kernel_words(&detail));
+    match (fault.step, fault.errno) {
+        (Step::Sysctl, libc::ENOENT) => error.hint("this kernel has no such parameter, or not in this namespace"),
+        (Step::Seccomp, libc::EINVAL) => error.hint("the kernel refused the program; dmesg may say more"),
+        (Step::UserNamespaceRoot, libc::EINVAL) => error.hint("linux.uidMappings and linux.gidMappings must map id 0"),
+        (Step::Keyring, libc::EDQUOT) => error.hint("raise kernel.keys.maxkeys and kernel.keys.maxbytes"),
+        _ => error,
+    }
+}
+
+/// Writes the sentence for a fault that `start` finds, which has no plan.
+pub(crate) fn explain_late(fault: &Fault) -> Error {
+    let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
+    match fault.step {
+        Step::Exec => {
+            let error = Error::at("process.args[0]", format!("exec {detail}")).errno(Errno(fault.errno));
+            match fault.errno {
+                libc::ENOENT => error.hint("the file is there, so its interpreter or its ELF loader is missing"),
+                libc::ENOEXEC => error.hint("it is neither a program of this architecture nor a script with a #! line"),
+                _ => error,
+            }
+        }
+        Step::Hook => {
+            let index = usize::from(fault.item).saturating_sub(START_CONTAINER);
+            hook_failed(&format!("hooks.startContainer[{index}]"), "", &failure(fault, 0), &detail)
+        }
+        step => Error::new(format!("container init: {step:?}")).errno(Errno(fault.errno)),
+    }
+}
+
+fn failure(fault: &Fault, seconds: u64) -> HookFailure {
+    match fault.sub {
+        0 => HookFailure::Start(fault.errno),
+        1 => HookFailure::Exit(fault.errno),
+        2 => HookFailure::Signal(fault.errno),
+        _ => HookFailure::Timeout(seconds),
+    }
+}
+
+/// `tmpfs: Bad value for 'size'` → `Bad value for 'size'`: the type is in our sentence already.
+fn kernel_words(detail: &str) -> String {
+    detail.split_once(": ").map_or(detail, |(_, words)| words).to_owned()
+}
+
+fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
+    let field = format!("mounts[{item}]");
+    let Some(mount) = plan.child.rootfs.mounts.get(item) else {
+        return Error::at(field, format!("{:?}", fault.step));
+    };
+    let target = mount.target.display();
+    let (fstype, params) = match &mount.kind {
+        MountKind::New { fstype, params } => (fstype.to_string_lossy().into_owned(), params.as_slice()),
+        MountKind::Remount { params } => ("remount".to_owned(), params.as_slice()),
+        MountKind::Bind { source, .. } => (format!("bind of {:?}", source.0), &[][..]),
+        MountKind::Cgroup => ("cgroup".to_owned(), &[][..]),
+    };
+    match fault.step {
+        Step::MountTarget => Error::at(format!("{field}.destination"), format!("{target:?}")),
+        Step::MountUnsafeTarget => {
+            let text = format!("{target:?} leads through a link to a place that must not be mounted over");
+            Error::at(format!("{field}.destination"), text)
+        }
+        Step::MountOpen => Error::at(format!("{field}.type"), format!("file system {fstype:?} on {target:?}")),
+        Step::MountParam => {
+            let param = params.get(usize::from(fault.sub));
+            let index = param.and_then(|param| param.option);
+            let field = index.map_or(format!("{field}.source"), |index| format!("{field}.options[{index}]"));
+            let text = param.map_or(String::new(), |param| match &param.value {
+                Some(value) => format!("{}={}", param.key.to_string_lossy(), value.to_string_lossy()),
+                None => param.key.to_string_lossy().into_owned(),
+            });
+            Error::at(field, format!("{fstype} on {target:?} does not accept {text:?}"))
+        }
+        Step::MountAttrs => Error::at(format!("{field}.options"), format!("set the flags of {fstype} on {target:?}")),
+        Step::MountPropagation => Error::at(format!("{field}.options"), format!("set the propagation of {target:?}")),
+        Step::CopyUp => Error::at(format!("{field}.options"), format!("tmpcopyup of {target:?}")),
+        _ => Error::at(field, format!("mount {fstype} on {target:?}")),
+    }
+}
+
+fn hook(plan: &Plan, fault: &Fault, item: usize, output: &str) -> Error {
+    let (list, index) = if item >= START_CONTAINER {
+        (&plan.hooks.start_container, item - START_CONTAINER)
+    } else {
+        (&plan.hooks.create_container, item)
+    };
+    let (field, path) = list
+        .get(index)
+        .map_or((String::new(), String::new()), |hook| (hook.field.clone(), hook.path.to_string_lossy().into_owned()));
+    let seconds = list.get(index).and_then(|hook| hook.timeout_seconds).unwrap_or(0);
+    hook_failed(&field, &path, &failure(fault, seconds), output)
+}
+
+/// How a hook failed, with the seconds of its timeout.
+pub(crate) enum HookFailure {
+    Start(i32),
+    Exit(i32),
+    Signal(i32),
+    Timeout(u64),
+}
+
+/// The sentence for a hook that failed, for the parent's hooks too.
+pub(crate) fn hook_failed(field: &str, path: &str, failure: &HookFailure, output: &str) -> Error {
+    let path = if path.is_empty() { String::new() } else { format!(" {path:?}") };
+    let said = if output.is_empty() { String::new() } else { format!(", output: {:?}", output.trim_end()) };
+    match failure {
+        HookFailure::Start(errno) => Error::at(format!("{field}.path"), format!("hook{path}")).errno(Errno(*errno)),
+        HookFailure::Exit(code) => Error::at(field, format!("hook{path}: exit status {code}{said}")),
+        HookFailure::Signal(signal) => Error::at(field, format!("hook{path}: signal {signal}{said}")),
+        HookFailure::Timeout(seconds) => {
+            let text = format!("hook{path}: hook ran past specified timeout of {seconds}.0s{said}");
+            Error::at(format!("{field}.timeout"), text)
+        }
+    }
+}
+
+/// In the words that callers look for (reference: moby's and podman's exit codes 126 and 127).
+fn program(plan: &Plan, fault: &Fault) -> Error {
+    let args = plan.child.process.as_ref().map(|process| process.args.as_slice()).unwrap_or_default();
+    let name = args.first().map_or(String::new(), |arg| arg.to_string_lossy().into_owned());
+    let field = "process.args[0]";
+    match fault.errno {
+        libc::ENOENT | libc::ENOTDIR if !name.contains('/') => {
+            Error::at(field, format!("exec: {name:?}: executable file not found in $PATH"))
+        }
+        libc::ENOENT => Error::at(field, format!("exec: {name:?}: stat {name}: no such file or directory")),
+        libc::EISDIR => Error::at(field, format!("exec: {name:?}: is a directory")),
+        libc::EACCES => Error::at(field, format!("exec: {name:?}: permission denied")),
+        errno => Error::at(field, format!("exec: {name:?}")).errno(Errno(errno)),
+    }
+}
+
+/// Steps that are one field, or none.
+fn simple(plan: &Plan, step: Step, item: usize) -> Error {
+    let child = &plan.child;
+    let process = child.process.as_ref();
+    let path = |paths: &[crate::rootfs::plan::RootPath]| paths.get(item).map_or(String::new(), |path| path.display());
+    match step {
+        Step::JoinCgroup => Error::at("linux.cgroupsPath", "join the cgroup"),
+        Step::JoinNamespace => match child.namespaces.joined.get(item) {
+            Some(joined) => {
+                Error::at(format!("linux.namespaces[{}].path", joined.index), format!("join {:?}", joined.path))
+            }
+            None => Error::at("linux.namespaces", "join"),
+        },
+        Step::MakeNamespaces | Step::SecondChild => Error::at("linux.namespaces", "create the namespaces"),
+        Step::CgroupNamespace => Error::at("linux.namespaces", "create the cgroup namespace"),
+        Step::TimeNamespace => Error::at("linux.namespaces", "create the time namespace"),
+        Step::TimeOffsets => {
+            let lines = child.namespaces.time_offsets.trim_end().replace('\n', ", ");
+            Error::at("linux.timeOffsets", format!("set {lines:?}"))
+        }
+        Step::UserNamespaceRoot => Error::at("linux.uidMappings", "become root of the user namespace"),
+        Step::Keyring => Error::new("join a new session keyring (--no-new-keyring keeps the caller's)"),
+        Step::InheritedMounts => Error::at("linux.rootfsPropagation", "set the propagation of the inherited mounts"),
+        Step::AttachRootfs => Error::at("root.path", format!("mount {:?}", plan.rootfs.0)),
+        Step::DevDirectory => Error::at("linux.devices", "open \"/dev\" of the container"),
+        Step::DeviceNode | Step::DeviceMismatch => device(plan, step, item),
+        Step::DevLink => Error::at("linux.devices", "make the links of \"/dev\""),
+        Step::MaskSource => Error::at("linux.maskedPaths", "open the host's /dev/null, or make an empty tmpfs"),
+        Step::MaskTarget | Step::Mask => {
+            Error::at(format!("linux.maskedPaths[{item}]"), format!("mask {:?}", path(&child.rootfs.masked)))
+        }
+        Step::ReadonlyTarget | Step::Readonly => {
+            let text = format!("make {:?} read-only", path(&child.rootfs.readonly_paths));
+            Error::at(format!("linux.readonlyPaths[{item}]"), text)
+        }
+        Step::PivotRoot => Error::at("root.path", "make it the root of the container"),
+        Step::RootReadonly => Error::at("root.readonly", "make the root file system read-only"),
+        Step::RootPropagation => Error::at("linux.rootfsPropagation", "set the propagation of the root file system"),
+        Step::Console => Error::at("process.terminal", "set up the terminal and the standard streams"),
+        Step::Hostname => Error::at("hostname", format!("set {:?}", child.hostname.as_deref().unwrap_or_default())),
+        Step::Domainname => {
+            Error::at("domainname", format!("set {:?}", child.domainname.as_deref().unwrap_or_default()))
+        }
+        Step::Sysctl => match child.sysctl.get(item) {
+            Some(sysctl) => Error::at(format!("linux.sysctl[{:?}]", sysctl.key), format!("write {:?}", sysctl.value)),
+            None => Error::at("linux.sysctl", "write"),
+        },
+        Step::Cwd => {
+            Error::at("process.cwd", process.map_or(String::new(), |process| format!("{:?}", process.cwd.display())))
+        }
+        Step::CwdOutside => Error::at("process.cwd", "is outside of the container's root"),
+        Step::NoNewPrivileges => Error::at("process.noNewPrivileges", "set"),
+        Step::Seccomp => Error::at("linux.seccomp", "load the filter"),
+        Step::Bounding => Error::at("process.capabilities.bounding", format!("drop capability {item}")),
+        Step::Groups => Error::at("process.user.additionalGids", "set the groups"),
+        Step::Gid => Error::at(
+            "process.user.gid",
+            process.map_or(String::new(), |process| format!("become group {}", process.gid)),
+        ),
+        Step::Uid => Error::at(
+            "process.user.uid",
+            process.map_or(String::new(), |process| format!("become user {}", process.uid)),
+        ),
+        Step::Capabilities => Error::at("process.capabilities", "set"),
+        Step::Ambient => Error::at("process.capabilities.ambient", format!("raise capability {item}")),
+        Step::PreservedFd => Error::at("--preserve-fds", format!("descriptor {item}")),
+        Step::NoProcess => Error::at("process", "is missing: there is nothing to start"),
+        other => Error::new(format!("container init: {other:?}")),
+    }
+}
+
+fn device(plan: &Plan, step: Step, item: usize) -> Error {
+    let Some(device) = plan.child.rootfs.dev.as_ref().and_then(|devices| devices.get(item)) else {
+        return Error::at("linux.devices", "make a node");
+    };
+    let field = device.index.map_or("linux.devices".to_owned(), |index| format!("linux.devices[{index}].path"));
+    let path = device.path.display();
+    if step == Step::DeviceMismatch {
+        return Error::at(field, format!("{path:?} is there already, and is another file or device"));
+    }
+    Error::at(field, format!("make {path:?}"))
+}

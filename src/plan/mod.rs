@@ -1,0 +1,308 @@
+//! Spec + facts of the host + options → [`Plan`]. Pure: no file, no system call, no clock.
+//!
+//! Every rule, default, unit and conversion of the runtime specification is here, in `rootfs/plan.rs`, in
+//! `cgroups/settings.rs` and `devices.rs`, and in `seccomp/`. Below the plan nothing reads the configuration again.
+
+mod devices;
+mod explain;
+mod hooks;
+mod namespaces;
+mod process;
+mod sysctl;
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxResources, Spec};
+
+pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
+pub(crate) use hooks::{HookPlan, HookPlans, late as late_hooks};
+pub(crate) use namespaces::{Joined, Namespaces};
+pub(crate) use process::{Capabilities, ProcessPlan};
+pub(crate) use sysctl::Sysctl;
+
+use crate::cgroups::devices::Rule;
+use crate::cgroups::settings::Setting;
+use crate::cgroups::{self, settings};
+use crate::error::{Error, Result};
+use crate::rootfs::plan as rootfs_plan;
+use rootfs_plan::{HostPath, RootPath, RootfsPlan};
+
+/// What the plan must know of the host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    pub(crate) cgroups: cgroups::Version,
+    /// The highest capability of this kernel.
+    pub(crate) last_cap: u8,
+    /// The capabilities that this process may give away, as a mask.
+    pub(crate) permitted: u64,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) id: String,
+    /// Absolute.
+    pub(crate) bundle: PathBuf,
+    pub(crate) no_pivot: bool,
+    pub(crate) no_new_keyring: bool,
+    /// Descriptors 3, 4, ... that stay open in the container.
+    pub(crate) preserve_fds: u32,
+}
+
+/// What will be done, by the parent and by the child.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rootfs: HostPath,
+    pub(crate) cgroups_path: Option<PathBuf>,
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) device_rules: Vec<Rule>,
+    pub(crate) idmap: Option<IdMap>,
+    pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) hooks: HookPlans,
+    /// poststart and poststop, for the record: `start` and `delete` run them.
+    pub(crate) late_hooks: Option<oci_spec::runtime::Hooks>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) child: ChildPlan,
+    /// To be logged: what is ignored, and why that is right.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What the child does. It sees this through the memory that clone3 copied.
+#[derive(Debug)]
+pub(crate) struct ChildPlan {
+    pub(crate) namespaces: Namespaces,
+    pub(crate) rootfs: RootfsPlan,
+    pub(crate) hostname: Option<CString>,
+    pub(crate) domainname: Option<CString>,
+    pub(crate) sysctl: Vec<Sysctl>,
+    /// The name of the session keyring; None: the caller's is kept.
+    pub(crate) keyring: Option<CString>,
+    /// None: config.json has no `process`; then the container can be created, and not started.
+    pub(crate) process: Option<ProcessPlan>,
+    pub(crate) preserve_fds: u32,
+}
+
+/// What is written to uid_map and gid_map, user_namespaces(7).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    pub(crate) uid: String,
+    pub(crate) gid: String,
+}
+
+/// Makes the plan, or says which field cannot be carried out.
+pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan> {
+    check_version(spec.version())?;
+    check_unsupported(spec)?;
+    let mut warnings = Vec::new();
+    let no_linux = Linux::default_without_anything();
+    let linux = spec.linux().as_ref().unwrap_or(&no_linux);
+    let namespaces = namespaces::plan(linux)?;
+    let idmap = namespaces::idmap(linux, &namespaces)?;
+    check_needs(spec, linux, &namespaces)?;
+    let resources = linux.resources().as_ref();
+    let process = spec
+        .process()
+        .as_ref()
+        .map(|process| process::plan(process, linux, facts, &namespaces, &mut warnings))
+        .transpose()?;
+    let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
+    let child = ChildPlan {
+        rootfs: rootfs(spec, linux, options)?,
+        hostname: name(spec.hostname().as_deref(), "hostname")?,
+        domainname: name(spec.domainname().as_deref(), "domainname")?,
+        sysctl: sysctl::plan(linux, &namespaces)?,
+        keyring: keyring(options)?,
+        process,
+        preserve_fds: options.preserve_fds,
+        namespaces,
+    };
+    Ok(Plan {
+        rootfs: rootfs_plan::root(spec.root().as_ref(), &options.bundle)?,
+        cgroups_path: linux.cgroups_path().clone(),
+        settings: settings(resources, facts.cgroups)?,
+        device_rules: cgroups::devices::rules(resources)?,
+        idmap,
+        oom_score_adj: oom_score_adj(spec)?,
+        hooks,
+        late_hooks: hooks::for_record(spec.hooks().as_ref()),
+        annotations: annotations(spec)?,
+        child,
+        warnings,
+    })
+}
+
+/// An empty `linux` object.
+trait WithoutAnything {
+    fn default_without_anything() -> Self;
+}
+
+impl WithoutAnything for Linux {
+    fn default_without_anything() -> Self {
+        // `Linux::default()` of oci-spec is a whole example configuration.
+        serde_json::from_str("{}").unwrap_or_default()
+    }
+}
+
+/// Any 1.x is accepted: minor versions only add, and what is unknown is ignored or refused by its own field.
+fn check_version(version: &str) -> Result<()> {
+    let core = version.split(['-', '+']).next().unwrap_or("");
+    let parts: Vec<_> = core.split('.').collect();
+    let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if version.is_empty() {
+        return Err(Error::at("ociVersion", "is missing"));
+    }
+    if parts.len() != 3 || !parts.iter().all(number) {
+        return Err(Error::at("ociVersion", format!("{version:?} is not a version (SemVer 2.0.0)")));
+    }
+    if parts.first() != Some(&"1") {
+        return Err(Error::at("ociVersion", format!("{version:?} is not supported, only 1.x")));
+    }
+    Ok(())
+}
+
+/// Fields that a later step brings: refused by name, never ignored in silence.
+fn check_unsupported(spec: &Spec) -> Result<()> {
+    let linux = spec.linux().as_ref();
+    let process = spec.process().as_ref();
+    let present = [
+        (
+            "linux.netDevices",
+            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
+        ),
+        ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
+        ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),
+        ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
+        (
+            "linux.mountLabel",
+            linux.is_some_and(|linux| linux.mount_label().as_ref().is_some_and(|text| !text.is_empty())),
+        ),
+        ("process.apparmorProfile", process.is_some_and(|process| is_set(process.apparmor_profile()))),
+        ("process.selinuxLabel", process.is_some_and(|process| is_set(process.selinux_label()))),
+        ("process.scheduler", process.is_some_and(|process| process.scheduler().is_some())),
+        ("process.ioPriority", process.is_some_and(|process| process.io_priority().is_some())),
+    ];
+    match present.into_iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::at(field, "is not supported by this version")),
+        None => Ok(()),
+    }
+}
+
+fn is_set(text: &Option<String>) -> bool {
+    text.as_ref().is_some_and(|text| !text.is_empty())
+}
+
+/// What only makes sense in a namespace of the container's own.
+fn check_needs(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
+    if !namespaces.has(libc::CLONE_NEWNS) {
+        return Err(Error::at("linux.namespaces", "unable to restrict sys entries without a private MNT namespace")
+            .hint("add {\"type\": \"mount\"}"));
+    }
+    if is_set(spec.hostname()) && !namespaces.has(libc::CLONE_NEWUTS) {
+        return Err(Error::at("hostname", "unable to set hostname without a private UTS namespace"));
+    }
+    if is_set(spec.domainname()) && !namespaces.has(libc::CLONE_NEWUTS) {
+        return Err(Error::at("domainname", "unable to set domainname without a private UTS namespace"));
+    }
+    for (field, paths) in [("linux.maskedPaths", linux.masked_paths()), ("linux.readonlyPaths", linux.readonly_paths())]
+    {
+        for (index, path) in paths.iter().flatten().enumerate() {
+            if !path.starts_with('/') {
+                return Err(Error::at(format!("{field}[{index}]"), format!("{path:?} is not an absolute path")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A host name: the kernel takes up to 64 bytes (`__NEW_UTS_LEN`).
+fn name(name: Option<&str>, field: &str) -> Result<Option<CString>> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if name.len() > 64 {
+        let shown: String = name.chars().take(70).collect();
+        return Err(Error::at(field, format!("\"{shown}...\" has {} bytes, the kernel takes up to 64", name.len())));
+    }
+    rootfs_plan::c_string(name.as_bytes(), field).map(Some)
+}
+
+fn rootfs(spec: &Spec, linux: &Linux, options: &Options) -> Result<RootfsPlan> {
+    let no_mounts = Vec::new();
+    let mounts = spec.mounts().as_ref().unwrap_or(&no_mounts);
+    let plans: Vec<_> = mounts
+        .iter()
+        .enumerate()
+        .map(|(index, mount)| rootfs_plan::mount(index, mount, &options.bundle))
+        .collect::<Result<_>>()?;
+    let propagation = linux
+        .rootfs_propagation()
+        .as_deref()
+        .filter(|text| !text.is_empty())
+        .map(rootfs_plan::root_propagation)
+        .transpose()?;
+    let inherited = match propagation.map(|propagation| propagation.flag) {
+        Some(libc::MS_SHARED) => libc::MS_SHARED,
+        Some(libc::MS_PRIVATE) => libc::MS_PRIVATE,
+        _ => libc::MS_SLAVE,
+    };
+    if options.no_pivot && inherited == libc::MS_PRIVATE {
+        return Err(Error::at(
+            "linux.rootfsPropagation",
+            "rootfsPropagation of [r]private is not safe without pivot_root",
+        ));
+    }
+    let own_dev = plans.iter().any(|plan| {
+        matches!(plan.kind, rootfs_plan::MountKind::Bind { .. }) && plan.target.as_c_str().to_bytes() == b"dev"
+    });
+    Ok(RootfsPlan {
+        inherited,
+        propagation,
+        readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+        no_pivot: options.no_pivot,
+        mounts: plans,
+        dev: if own_dev { None } else { Some(devices::plan(linux)?) },
+        masked: paths(linux.masked_paths().as_ref(), "linux.maskedPaths")?,
+        readonly_paths: paths(linux.readonly_paths().as_ref(), "linux.readonlyPaths")?,
+    })
+}
+
+fn paths(paths: Option<&Vec<String>>, field: &str) -> Result<Vec<RootPath>> {
+    let paths = paths.into_iter().flatten().enumerate();
+    paths.map(|(index, path)| RootPath::new(Path::new(path), &format!("{field}[{index}]"))).collect()
+}
+
+fn settings(resources: Option<&LinuxResources>, version: cgroups::Version) -> Result<Vec<Setting>> {
+    let Some(resources) = resources else { return Ok(Vec::new()) };
+    match version {
+        cgroups::Version::V1 => settings::v1(resources),
+        cgroups::Version::V2 => settings::v2(resources),
+    }
+}
+
+fn keyring(options: &Options) -> Result<Option<CString>> {
+    if options.no_new_keyring {
+        return Ok(None);
+    }
+    rootfs_plan::c_string(format!("_ses.{}", options.id).as_bytes(), "id").map(Some)
+}
+
+fn oom_score_adj(spec: &Spec) -> Result<Option<i32>> {
+    let value = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj);
+    match value {
+        Some(value) if !(-1000..=1000).contains(&value) => {
+            Err(Error::at("process.oomScoreAdj", format!("{value} is not between -1000 and 1000")))
+        }
+        value => Ok(value),
+    }
+}
+
+fn annotations(spec: &Spec) -> Result<BTreeMap<String, String>> {
+    let map: BTreeMap<_, _> = spec.annotations().clone().unwrap_or_default().into_iter().collect();
+    if map.contains_key("") {
+        return Err(Error::at("annotations", "has an empty key"));
+    }
+    Ok(map)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+//! What was made, to be undone in reverse. Runs in: parent.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cgroups::Cgroup;
+use crate::create::{reap, run_hooks};
+use crate::error::{Error, Result};
+use crate::hooks::StateText;
+use crate::plan::{self, Plan};
+use crate::state::Container;
+use crate::sys;
+
+/// How long a cgroup may stay busy after its processes were killed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The things made so far.
+pub(crate) struct Rollback {
+    container: Option<Container>,
+    cgroup: Option<Cgroup>,
+    existing_cgroups: Vec<PathBuf>,
+    children: Vec<OwnedFd>,
+    pid_file: Option<PathBuf>,
+    /// poststop hooks: the container existed as far as other programs are concerned.
+    poststop: Option<Poststop>,
+}
+
+struct Poststop {
+    hooks: Option<oci_spec::runtime::Hooks>,
+    state: String,
+    bundle: PathBuf,
+}
+
+impl Rollback {
+    /// Nothing yet.
+    pub(crate) fn new() -> Self {
+        Self {
+            container: None,
+            cgroup: None,
+            existing_cgroups: Vec::new(),
+            children: Vec::new(),
+            pid_file: None,
+            poststop: None,
+        }
+    }
+
+    /// The state directory.
+    pub(crate) fn container(&mut self, container: &Container) -> Result<()> {
+        self.container = Some(container.duplicate()?);
+        Ok(())
+    }
+
+    /// The cgroup's directories.
+    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup) {
+        self.cgroup = Some(cgroup.clone());
+    }
+
+    /// Directories that were there before.
+    pub(crate) fn keep_cgroups(&mut self, existing: &[PathBuf]) {
+        self.existing_cgroups = existing.to_vec();
+    }
+
+    /// A process.
+    pub(crate) fn child(&mut self, pidfd: &OwnedFd) -> Result<()> {
+        let copy = pidfd.try_clone().map_err(|error| Error::new("duplicate a pidfd").errno(error))?;
+        self.children.push(copy);
+        Ok(())
+    }
+
+    /// The pid file.
+    pub(crate) fn pid_file(&mut self, path: &Path) {
+        self.pid_file = Some(path.to_owned());
+    }
+
+    /// From here on poststop hooks belong to an end.
+    pub(crate) fn poststop(&mut self, plan: &Plan, state: &StateText, bundle: &Path) {
+        let state = state.json("stopped", 0);
+        self.poststop = Some(Poststop { hooks: plan.late_hooks.clone(), state, bundle: bundle.to_owned() });
+    }
+
+    /// All is well: nothing is undone.
+    pub(crate) fn keep(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Undoes everything. What cannot be undone is added to the error.
+    pub(crate) fn undo(self, error: Error) -> Error {
+        let mut error = error;
+        let mut check = |result: Result<()>| {
+            if let Err(failure) = result {
+                error = std::mem::replace(&mut error, Error::new("")).undo(&failure);
+            }
+        };
+        if let Some(path) = &self.pid_file {
+            let _ = std::fs::remove_file(path);
+        }
+        for child in self.children.iter().rev() {
+            let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);
+            reap(child);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            // A hook may have left a process in it. Its cgroup is ours unless it was there before.
+            if self.existing_cgroups.is_empty() && !cgroup.processes().is_empty() {
+                check(cgroup.kill());
+            }
+            check(cgroup.remove(&self.existing_cgroups, PATIENCE));
+        }
+        if let Some(container) = &self.container {
+            check(container.remove());
+        }
+        if let Some(poststop) = &self.poststop {
+            let hooks = plan::late_hooks(poststop.hooks.as_ref());
+            check(hooks.and_then(|hooks| run_hooks(&hooks.poststop, &poststop.state, &poststop.bundle)));
+        }
+        error
+    }
+}

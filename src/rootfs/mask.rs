@@ -1,0 +1,100 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths`. Runs in: child.
+//!
+//! Only a target that is not there may be skipped. Every other error is fatal: a mask that is not made is a hole.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+
+use super::plan::RootPath;
+use super::{move_mount, resolve};
+use crate::sync::{Fault, Step};
+use crate::sys::{self, Errno, MountAttr};
+
+/// A copy of the mount that a descriptor refers to.
+fn copy(fd: BorrowedFd<'_>, recursive: bool) -> sys::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    rustix::mount::open_tree(fd, "", flags)
+}
+
+/// Covers each path with a read-only copy of itself. nosuid, nodev and noexec stay as they are.
+pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault> {
+    for (index, path) in paths.iter().enumerate() {
+        let target = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
+            Err(Errno::NOENT) => continue,
+            result => result.map_err(|errno| Fault::new(Step::ReadonlyTarget, errno).item(index))?,
+        };
+        let fault = |errno| Fault::new(Step::Readonly, errno).item(index);
+        let tree = copy(target.as_fd(), true).map_err(fault)?;
+        let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        sys::mount_setattr(tree.as_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE, &attr).map_err(fault)?;
+        move_mount(tree.as_fd(), target.as_fd()).map_err(fault)?;
+    }
+    Ok(())
+}
+
+/// Covers files with the host's /dev/null, which is opened before the pivot: the container's could be anything
+/// (CVE-2025-31133); and directories with one empty, read-only tmpfs for all of them.
+pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault> {
+    let mut null = None;
+    let mut empty = None;
+    for (index, path) in paths.iter().enumerate() {
+        let target = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
+            Err(Errno::NOENT) => continue,
+            result => result.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))?,
+        };
+        let fault = |errno| Fault::new(Step::Mask, errno).item(index);
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(fault)?.st_mode);
+        let source = |errno| Fault::new(Step::MaskSource, errno).item(index);
+        if kind == FileType::Directory {
+            match &empty {
+                // A copy can be made only of a mount that is attached somewhere (before Linux 6.15).
+                Some(attached) => cover(attached, &target).map_err(fault)?,
+                None => {
+                    let made = empty_directory().map_err(source)?;
+                    move_mount(made.as_fd(), target.as_fd()).map_err(fault)?;
+                    empty = Some(made);
+                }
+            }
+        } else {
+            let null = match &null {
+                Some(null) => null,
+                None => null.insert(open_null().map_err(source)?),
+            };
+            cover(null, &target).map_err(fault)?;
+        }
+    }
+    Ok(())
+}
+
+fn cover(source: &OwnedFd, target: &OwnedFd) -> sys::Result<()> {
+    let tree = copy(source.as_fd(), false)?;
+    move_mount(tree.as_fd(), target.as_fd())
+}
+
+/// The host's null device, and nothing else.
+fn open_null() -> sys::Result<OwnedFd> {
+    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = rustix::fs::fstat(&null)?;
+    let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == makedev(1, 3);
+    if is_null { Ok(null) } else { Err(Errno::NODEV) }
+}
+
+/// A tmpfs that holds nothing and cannot.
+fn empty_directory() -> sys::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "nr_blocks", "1")?;
+    rustix::mount::fsconfig_set_string(&context, "nr_inodes", "1")?;
+    rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
+    rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    rustix::mount::fsconfig_create(&context)?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attrs)
+}

@@ -1,0 +1,505 @@
+//! `root`, `mounts`, `linux.devices`, masks → what the child does with them. Pure.
+
+use std::ffi::{CStr, CString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path, PathBuf};
+
+use libc::{
+    MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+};
+use oci_spec::runtime::{Mount, Root};
+
+use crate::error::{Error, Result};
+
+/// A path in the runtime's mount namespace, absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPath(pub(crate) PathBuf);
+
+/// A path below the container's root, relative to it, without `..` or empty components. Only [`super::resolve`] turns
+/// it into a descriptor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RootPath(CString);
+
+impl RootPath {
+    /// Cleans `path` lexically, as runc does. A relative path is taken as relative to the root (config.md, Mounts).
+    pub(crate) fn new(path: &Path, field: &str) -> Result<Self> {
+        let mut clean = PathBuf::new();
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => clean.push(name),
+                Component::ParentDir => drop(clean.pop()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Ok(Self(c_string(clean.as_os_str().as_bytes(), field)?))
+    }
+
+    /// A path that is clean already: a part of another one.
+    pub(crate) fn from_clean(path: &CStr) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// The path, relative to the root.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        &self.0
+    }
+
+    /// Whether this is the root itself.
+    pub(crate) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The path as it is seen in the container.
+    pub(crate) fn display(&self) -> String {
+        format!("/{}", self.0.to_string_lossy())
+    }
+}
+
+/// A C string; a NUL byte in it is an error, never a shorter string.
+pub(crate) fn c_string(bytes: &[u8], field: &str) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::at(field, format!("{:?} has a NUL byte", String::from_utf8_lossy(bytes))))
+}
+
+/// Everything that happens to mounts.
+#[derive(Debug)]
+pub(crate) struct RootfsPlan {
+    /// Set recursively on everything that the child inherited: `MS_SLAVE`, `MS_PRIVATE` or `MS_SHARED`.
+    pub(crate) inherited: u64,
+    /// Set on the root file system at the end: a flag and whether recursively.
+    pub(crate) propagation: Option<Propagation>,
+    pub(crate) readonly: bool,
+    pub(crate) no_pivot: bool,
+    pub(crate) mounts: Vec<MountPlan>,
+    /// None: the configuration brings its own /dev by a bind mount.
+    pub(crate) dev: Option<Vec<DevicePlan>>,
+    pub(crate) masked: Vec<RootPath>,
+    pub(crate) readonly_paths: Vec<RootPath>,
+}
+
+/// A propagation type of mount_namespaces(7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Propagation {
+    pub(crate) flag: u64,
+    pub(crate) recursive: bool,
+}
+
+/// `MOUNT_ATTR_*` to set and to clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attrs {
+    pub(crate) set: u64,
+    pub(crate) clr: u64,
+}
+
+impl Attrs {
+    /// Adds one option; a later one wins.
+    fn add(&mut self, option: Self) {
+        // The access-time flags are one field of the mask: whichever is set, the field must be cleared first.
+        let atime = |bits: u64| if bits & ATIME != 0 { ATIME } else { 0 };
+        self.set = (self.set & !option.clr & !atime(option.clr)) | option.set;
+        self.clr = (self.clr & !option.set) | option.clr;
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// One entry of `mounts`, in its order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct MountPlan {
+    pub(crate) target: RootPath,
+    pub(crate) kind: MountKind,
+    /// For this mount.
+    pub(crate) attrs: Attrs,
+    /// For this mount and those below it (`rro`, ...).
+    pub(crate) attrs_recursive: Attrs,
+    pub(crate) propagation: Option<Propagation>,
+    /// `tmpcopyup`: the files that were at the target are copied into the new tmpfs.
+    pub(crate) copy_up: bool,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MountKind {
+    /// A new instance of a file system type.
+    New { fstype: CString, params: Vec<Param> },
+    /// A copy of a mount, or of a tree of mounts.
+    Bind { source: HostPath, recursive: bool },
+    /// New flags for what is mounted at the target; with `params` also for its superblock.
+    Remount { params: Vec<Param> },
+    /// The container's cgroups.
+    Cgroup,
+}
+
+/// One parameter of fsconfig(2).
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Param {
+    pub(crate) key: CString,
+    /// None: a flag.
+    pub(crate) value: Option<CString>,
+    /// Which element of `options` it comes from; None: from `source`.
+    pub(crate) option: Option<usize>,
+    /// A flag that mount(2) accepts for every file system, and not every file system knows.
+    pub(crate) optional: bool,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DevicePlan {
+    pub(crate) path: RootPath,
+    /// `S_IFCHR`, `S_IFBLK` or `S_IFIFO`.
+    pub(crate) kind: u32,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Index in `linux.devices`; None: a default device.
+    pub(crate) index: Option<usize>,
+}
+
+enum Effect {
+    Set(u64),
+    Clear(u64),
+    /// A superblock flag by its name for fsconfig(2).
+    Super(&'static str),
+    /// As `Super`, accepted by mount(2) for every file system.
+    SuperOptional(&'static str),
+    Propagate(u64),
+    Bind(bool),
+    Remount,
+    CopyUp,
+    IdMap,
+    Nothing,
+}
+
+/// Every option that is not data of the file system (mount(8), config.md section Linux mount options).
+/// The recursive forms are these with an `r` before them.
+const OPTIONS: &[(&str, Effect)] = &[
+    ("defaults", Effect::Nothing),
+    ("ro", Effect::Set(MOUNT_ATTR_RDONLY)),
+    ("rw", Effect::Clear(MOUNT_ATTR_RDONLY)),
+    ("suid", Effect::Clear(MOUNT_ATTR_NOSUID)),
+    ("nosuid", Effect::Set(MOUNT_ATTR_NOSUID)),
+    ("dev", Effect::Clear(MOUNT_ATTR_NODEV)),
+    ("nodev", Effect::Set(MOUNT_ATTR_NODEV)),
+    ("exec", Effect::Clear(MOUNT_ATTR_NOEXEC)),
+    ("noexec", Effect::Set(MOUNT_ATTR_NOEXEC)),
+    ("diratime", Effect::Clear(MOUNT_ATTR_NODIRATIME)),
+    ("nodiratime", Effect::Set(MOUNT_ATTR_NODIRATIME)),
+    ("symfollow", Effect::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
+    ("nosymfollow", Effect::Set(MOUNT_ATTR_NOSYMFOLLOW)),
+    // One field of three values: relatime (0, the kernel's default), noatime, strictatime.
+    ("atime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("noatime", Effect::Set(MOUNT_ATTR_NOATIME)),
+    ("relatime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("norelatime", Effect::Set(MOUNT_ATTR_STRICTATIME)),
+    ("strictatime", Effect::Set(MOUNT_ATTR_STRICTATIME)),
+    ("nostrictatime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("sync", Effect::Super("sync")),
+    ("async", Effect::Super("async")),
+    ("dirsync", Effect::Super("dirsync")),
+    ("mand", Effect::Super("mand")),
+    ("nomand", Effect::Super("nomand")),
+    ("lazytime", Effect::Super("lazytime")),
+    ("nolazytime", Effect::Super("nolazytime")),
+    ("iversion", Effect::SuperOptional("iversion")),
+    ("noiversion", Effect::SuperOptional("noiversion")),
+    // Only about what the kernel logs while mounting.
+    ("silent", Effect::Nothing),
+    ("loud", Effect::Nothing),
+    ("remount", Effect::Remount),
+    ("bind", Effect::Bind(false)),
+    ("rbind", Effect::Bind(true)),
+    ("private", Effect::Propagate(libc::MS_PRIVATE)),
+    ("rprivate", Effect::Propagate(libc::MS_PRIVATE | libc::MS_REC)),
+    ("shared", Effect::Propagate(libc::MS_SHARED)),
+    ("rshared", Effect::Propagate(libc::MS_SHARED | libc::MS_REC)),
+    ("slave", Effect::Propagate(libc::MS_SLAVE)),
+    ("rslave", Effect::Propagate(libc::MS_SLAVE | libc::MS_REC)),
+    ("unbindable", Effect::Propagate(libc::MS_UNBINDABLE)),
+    ("runbindable", Effect::Propagate(libc::MS_UNBINDABLE | libc::MS_REC)),
+    ("tmpcopyup", Effect::CopyUp),
+    ("idmap", Effect::IdMap),
+    ("ridmap", Effect::IdMap),
+];
+
+/// File systems whose superblock other mounts share: a flag of it would not be this mount's alone.
+const SHARED_SUPERBLOCK: &[&str] = &["proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2", "bpf", "securityfs"];
+
+/// Files of /proc that may be mounted over (lxcfs, and what checkpoint and FIPS need); everything else there is the
+/// kernel's word to the container's programs and to us.
+const PROC_ALLOWED: &[&str] = &[
+    "proc/cpuinfo",
+    "proc/diskstats",
+    "proc/meminfo",
+    "proc/stat",
+    "proc/swaps",
+    "proc/uptime",
+    "proc/loadavg",
+    "proc/slabinfo",
+    "proc/sys/kernel/ns_last_pid",
+    "proc/sys/crypto/fips_enabled",
+];
+
+/// The options of one mount, before its kind is known.
+#[derive(Default)]
+struct Options {
+    attrs: Attrs,
+    attrs_recursive: Attrs,
+    propagation: Option<Propagation>,
+    bind: Option<bool>,
+    remount: bool,
+    copy_up: bool,
+    /// Superblock flags.
+    flags: Vec<Param>,
+    /// Data of the file system.
+    data: Vec<Param>,
+}
+
+/// Plans one entry of `mounts`.
+pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
+    let field = format!("mounts[{index}]");
+    let destination = mount.destination();
+    if destination.as_os_str().is_empty() {
+        return Err(Error::at(format!("{field}.destination"), "is empty"));
+    }
+    let target = RootPath::new(destination, &format!("{field}.destination"))?;
+    let fstype = mount.typ().as_deref().unwrap_or("");
+    let no_options = Vec::new();
+    let mut options = parse_options(&field, mount.options().as_ref().unwrap_or(&no_options))?;
+    if fstype == "bind" && options.bind.is_none() {
+        options.bind = Some(false);
+    }
+    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+        return Err(Error::at(format!("{field}.uidMappings"), "id-mapped mounts are not supported yet"));
+    }
+    check_target(&field, &target, fstype, &options)?;
+    let kind = kind(&field, mount, fstype, bundle, &mut options)?;
+    let Options { attrs, attrs_recursive, propagation, copy_up, .. } = options;
+    if copy_up && fstype != "tmpfs" {
+        return Err(Error::at(format!("{field}.options"), "\"tmpcopyup\" is for type tmpfs only"));
+    }
+    Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, copy_up })
+}
+
+fn check_target(field: &str, target: &RootPath, fstype: &str, options: &Options) -> Result<()> {
+    let path = target.as_c_str().to_bytes();
+    if target.is_root() && !options.remount {
+        return Err(Error::at(format!("{field}.destination"), "\"/\" is the root file system itself"));
+    }
+    let below_proc = path.starts_with(b"proc/");
+    if below_proc && !PROC_ALLOWED.iter().any(|allowed| allowed.as_bytes() == path) {
+        let text = format!("{:?} is inside /proc, which must stay as the kernel makes it", target.display());
+        return Err(Error::at(format!("{field}.destination"), text)
+            .hint("linux.maskedPaths and linux.readonlyPaths hide or protect parts of /proc"));
+    }
+    if path == b"proc" && options.bind.is_none() && !options.remount && fstype != "proc" {
+        let text = format!("only a mount of type proc can be at \"/proc\", not {fstype:?}");
+        return Err(Error::at(format!("{field}.type"), text));
+    }
+    Ok(())
+}
+
+fn kind(field: &str, mount: &Mount, fstype: &str, bundle: &Path, options: &mut Options) -> Result<MountKind> {
+    let mut params = std::mem::take(&mut options.flags);
+    if options.remount {
+        return Ok(MountKind::Remount { params: remount_params(options, params) });
+    }
+    if let Some(recursive) = options.bind {
+        if let Some(param) = options.data.first() {
+            let text = format!(
+                "{:?}: bind mounts cannot have any filesystem-specific options applied",
+                param.key.to_string_lossy()
+            );
+            return Err(Error::at(format!("{field}.options[{}]", param.option.unwrap_or(0)), text));
+        }
+        let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
+        let source = source.ok_or_else(|| Error::at(format!("{field}.source"), "a bind mount needs a source"))?;
+        c_string(source.as_os_str().as_bytes(), &format!("{field}.source"))?;
+        return Ok(MountKind::Bind { source: HostPath(bundle.join(source)), recursive });
+    }
+    if fstype == "cgroup" || fstype == "cgroup2" {
+        return Ok(MountKind::Cgroup);
+    }
+    if fstype.is_empty() {
+        return Err(Error::at(format!("{field}.type"), "is missing, and the options have neither bind nor rbind"));
+    }
+    // The superblock is made read-only as well, where it is this mount's own: a disk image opened read-only
+    // must not even be repaired. tmpcopyup has to write into it first.
+    let own_superblock = !SHARED_SUPERBLOCK.contains(&fstype) && !options.copy_up;
+    if own_superblock && options.attrs.set & MOUNT_ATTR_RDONLY != 0 {
+        params.push(Param { key: c"ro".to_owned(), value: None, option: None, optional: false });
+    }
+    params.append(&mut options.data);
+    if let Some(source) = mount.source() {
+        let value = c_string(source.as_os_str().as_bytes(), &format!("{field}.source"))?;
+        params.push(Param { key: c"source".to_owned(), value: Some(value), option: None, optional: false });
+    }
+    Ok(MountKind::New { fstype: c_string(fstype.as_bytes(), &format!("{field}.type"))?, params })
+}
+
+/// `remount` without `bind` is for the superblock too (mount(8)).
+fn remount_params(options: &mut Options, mut params: Vec<Param>) -> Vec<Param> {
+    if options.bind.is_some() {
+        return Vec::new();
+    }
+    let flag = |key: &CStr| Param { key: key.to_owned(), value: None, option: None, optional: false };
+    if options.attrs.set & MOUNT_ATTR_RDONLY != 0 {
+        params.push(flag(c"ro"));
+    } else if options.attrs.clr & MOUNT_ATTR_RDONLY != 0 {
+        params.push(flag(c"rw"));
+    }
+    params.append(&mut options.data);
+    params
+}
+
+fn parse_options(field: &str, texts: &[String]) -> Result<Options> {
+    let mut options = Options::default();
+    for (index, text) in texts.iter().enumerate() {
+        let at = format!("{field}.options[{index}]");
+        if let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == text) {
+            apply(&mut options, effect, index, &at)?;
+        } else if let Some((_, effect)) =
+            text.strip_prefix('r').and_then(|rest| OPTIONS.iter().find(|(name, _)| *name == rest))
+            && let Some(attrs) = attrs(effect)
+        {
+            options.attrs_recursive.add(attrs);
+        } else {
+            for item in text.split(',').filter(|item| !item.is_empty()) {
+                let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+                let value = value.map(|value| c_string(value.as_bytes(), &at)).transpose()?;
+                let key = c_string(key.as_bytes(), &at)?;
+                options.data.push(Param { key, value, option: Some(index), optional: false });
+            }
+        }
+    }
+    Ok(options)
+}
+
+fn attrs(effect: &Effect) -> Option<Attrs> {
+    match *effect {
+        // All three access times share the field: it is cleared, then set.
+        Effect::Set(bits @ (MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME)) => {
+            Some(Attrs { set: bits, clr: ATIME })
+        }
+        Effect::Set(set) => Some(Attrs { set, clr: 0 }),
+        Effect::Clear(clr) => Some(Attrs { set: 0, clr }),
+        _ => None,
+    }
+}
+
+fn apply(options: &mut Options, effect: &Effect, index: usize, at: &str) -> Result<()> {
+    if let Some(attrs) = attrs(effect) {
+        options.attrs.add(attrs);
+        return Ok(());
+    }
+    match *effect {
+        Effect::Super(name) | Effect::SuperOptional(name) => {
+            let key = c_string(name.as_bytes(), at)?;
+            let optional = matches!(effect, Effect::SuperOptional(_));
+            options.flags.push(Param { key, value: None, option: Some(index), optional });
+        }
+        Effect::Propagate(bits) => {
+            options.propagation = Some(Propagation { flag: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0 });
+        }
+        Effect::Bind(recursive) => options.bind = Some(recursive || options.bind == Some(true)),
+        Effect::Remount => options.remount = true,
+        Effect::CopyUp => options.copy_up = true,
+        Effect::IdMap => return Err(Error::at(at, "id-mapped mounts are not supported yet")),
+        Effect::Nothing | Effect::Set(_) | Effect::Clear(_) => {}
+    }
+    Ok(())
+}
+
+/// The propagation types of `linux.rootfsPropagation`.
+pub(crate) fn root_propagation(text: &str) -> Result<Propagation> {
+    let found = OPTIONS.iter().find(|(name, _)| *name == text).and_then(|(_, effect)| match effect {
+        Effect::Propagate(bits) => {
+            Some(Propagation { flag: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0 })
+        }
+        _ => None,
+    });
+    found.ok_or_else(|| {
+        Error::at("linux.rootfsPropagation", format!("rootfsPropagation={text} is not supported"))
+            .hint("[r]shared, [r]slave, [r]private or [r]unbindable")
+    })
+}
+
+/// The root file system's directory, absolute.
+pub(crate) fn root(root: Option<&Root>, bundle: &Path) -> Result<HostPath> {
+    let root = root.ok_or_else(|| Error::at("root", "root must be specified"))?;
+    let path = root.path();
+    if path.as_os_str().is_empty() {
+        return Err(Error::at("root.path", "is empty"));
+    }
+    c_string(path.as_os_str().as_bytes(), "root.path")?;
+    Ok(HostPath(bundle.join(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> std::result::Result<MountPlan, String> {
+        let parsed: Mount = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        mount(3, &parsed, Path::new("/bundle")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_path_is_cleaned_and_stays_below_the_root() {
+        let clean = |path: &str| RootPath::new(Path::new(path), "f").map(|path| path.display()).ok();
+        assert_eq!(clean("/a//b/./c/../d"), Some("/a/b/d".into()));
+        assert_eq!(clean("../../x"), Some("/x".into()));
+        assert_eq!(clean("relative"), Some("/relative".into()));
+        assert_eq!(clean("a\0b"), None);
+    }
+
+    #[test]
+    fn later_options_win() -> std::result::Result<(), String> {
+        let mount =
+            plan(r#"{"destination":"/t","type":"tmpfs","options":["ro","noatime","rw","strictatime","nodev"]}"#)?;
+        assert_eq!(mount.attrs.set, MOUNT_ATTR_STRICTATIME | MOUNT_ATTR_NODEV);
+        assert_eq!(mount.attrs.clr, MOUNT_ATTR_RDONLY | ATIME);
+        Ok(())
+    }
+
+    #[test]
+    fn recursive_options_are_apart() -> std::result::Result<(), String> {
+        let mount = plan(r#"{"destination":"/t","source":"s","options":["rbind","rro","rnosuid","rslave"]}"#)?;
+        assert_eq!(mount.attrs, Attrs::default());
+        assert_eq!(mount.attrs_recursive.set, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID);
+        assert_eq!(mount.propagation, Some(Propagation { flag: libc::MS_SLAVE, recursive: true }));
+        assert_eq!(mount.kind, MountKind::Bind { source: HostPath("/bundle/s".into()), recursive: true });
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_options_are_data_with_their_index() -> std::result::Result<(), String> {
+        let mount =
+            plan(r#"{"destination":"/t","type":"tmpfs","source":"x","options":["nosuid","size=1k,mode=755"]}"#)?;
+        let MountKind::New { params, .. } = mount.kind else { return Err("kind".into()) };
+        let keys: Vec<_> =
+            params.iter().map(|param| (param.key.to_string_lossy().into_owned(), param.option)).collect();
+        assert_eq!(keys, [("size".into(), Some(1)), ("mode".into(), Some(1)), ("source".into(), None)]);
+        Ok(())
+    }
+
+    #[test]
+    fn data_on_a_bind_mount_is_refused() {
+        let error = plan(r#"{"destination":"/t","source":"/s","options":["bind","size=1"]}"#).err().unwrap_or_default();
+        assert!(error.starts_with("mounts[3].options[1]: \"size\": bind mounts cannot have"), "{error}");
+    }
+
+    #[test]
+    fn proc_is_not_mounted_over() {
+        for destination in ["/proc/self", "/proc/sys/net", "/x/../proc/acpi"] {
+            let json = format!(r#"{{"destination":"{destination}","source":"/s","options":["bind"]}}"#);
+            assert!(plan(&json).is_err(), "{destination}");
+        }
+        assert!(plan(r#"{"destination":"/proc/cpuinfo","source":"/s","options":["bind"]}"#).is_ok());
+        assert!(plan(r#"{"destination":"/proc","type":"tmpfs"}"#).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! `run`: create, start and wait in one process, without reading anything again. Runs in: parent.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+
+use crate::console::Proxy;
+use crate::create::{Created, Ends, Request, make, reap, run_hooks};
+use crate::delete;
+use crate::error::{Error, Result};
+use crate::logging::Log;
+use crate::plan;
+use crate::state::Root;
+use crate::sync::Message;
+use crate::sys;
+
+/// `run ID`. Returns the status of the container's program, or 128 and the signal that ended it; 0 with `--detach`.
+pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, log: &Log) -> Result<u8> {
+    if request.ends == Ends::Waited && subreaper {
+        // Processes that the container leaves to us, when it has no pid namespace of its own, are reaped here.
+        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+            .map_err(|errno| Error::new("prctl(PR_SET_CHILD_SUBREAPER)").errno(errno))?;
+    }
+    let mut created = make(root, request, log)?;
+    let outcome = start(&created, log)
+        .and_then(|()| if request.ends == Ends::Started { Ok(None) } else { wait(&mut created).map(Some) });
+    match outcome {
+        Ok(None) => Ok(0),
+        Ok(Some(status)) if keep => Ok(status),
+        Ok(Some(status)) => {
+            created.container.lock()?;
+            delete::destroy(&created.host.proc, &created.container).map(|()| status)
+        }
+        Err(error) => {
+            let _ = sys::pidfd_send_signal(created.pidfd.as_fd(), libc::SIGKILL);
+            reap(&created.pidfd);
+            match created.container.lock().and_then(|()| delete::destroy(&created.host.proc, &created.container)) {
+                Ok(()) => Err(error),
+                Err(failure) => Err(error.undo(&failure)),
+            }
+        }
+    }
+}
+
+/// The child goes on by itself; its end of the socket is closed by exec. Then poststart hooks.
+fn start(created: &Created, log: &Log) -> Result<()> {
+    loop {
+        match created.sync.receive() {
+            Ok(Message::End) => break,
+            Ok(Message::Fault(fault)) => return Err(plan::explain(&created.plan, &fault)),
+            Ok(Message::Warning(fault)) => log.warning(&plan::explain(&created.plan, &fault).to_string()),
+            Ok(other) => return Err(Error::new(format!("unexpected message of the child: {other:?}"))),
+            // It was killed with our message unread.
+            Err(Errno::CONNRESET) => break,
+            Err(errno) => return Err(Error::new("wait for the container's program to start").errno(errno)),
+        }
+    }
+    created.container.unlock();
+    let pid = created.pid.as_raw_nonzero().get();
+    run_hooks(&created.plan.hooks.poststart, &created.state.json("running", pid), &created.record.bundle)
+}
+
+/// Forwards signals and the terminal until the program has ended.
+fn wait(created: &mut Created) -> Result<u8> {
+    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| Error::new("signalfd").errno(errno))?;
+    let has_size = created.plan.child.process.as_ref().is_some_and(|process| process.console_size.is_some());
+    let mut proxy = created
+        .terminal
+        .take()
+        .map(|master| Proxy::new(master, has_size))
+        .transpose()
+        .map_err(|errno| Error::at("process.terminal", "take over the caller's terminal").errno(errno))?;
+    loop {
+        let (ended, signalled, console) = poll(&created.pidfd, &signals, proxy.as_ref())?;
+        if let (Some(proxy), Some((master, stdin))) = (&mut proxy, console) {
+            proxy.turn(master, stdin);
+        }
+        if signalled {
+            forward(&signals, &created.pidfd, created.pid, proxy.as_ref());
+        }
+        if ended {
+            if let Some(proxy) = &mut proxy {
+                proxy.drain();
+            }
+            return Ok(status(&created.pidfd));
+        }
+    }
+}
+
+type Revents = Option<(PollFlags, PollFlags)>;
+
+fn poll(pidfd: &OwnedFd, signals: &SignalFd, proxy: Option<&Proxy>) -> Result<(bool, bool, Revents)> {
+    let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+    if let Some(proxy) = proxy.filter(|proxy| proxy.is_open()) {
+        fds.extend(proxy.poll_fds());
+    }
+    match rustix::event::poll(&mut fds, None) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(errno) => return Err(Error::new("poll").errno(errno)),
+    }
+    let revents: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+    let console = match revents.as_slice() {
+        [_, _, master, stdin] => Some((*master, *stdin)),
+        _ => None,
+    };
+    let set = |index: usize| revents.get(index).is_some_and(|revents| !revents.is_empty());
+    Ok((set(0), set(1), console))
+}
+
+fn forward(signals: &SignalFd, pidfd: &OwnedFd, init: rustix::process::Pid, proxy: Option<&Proxy>) {
+    while let Ok(Some(info)) = signals.read_signal() {
+        let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+        match Signal::try_from(signal) {
+            Ok(Signal::SIGCHLD) => reap_others(init),
+            // Go's scheduler sends it to itself; for a container it never means anything.
+            Ok(Signal::SIGURG) => {}
+            Ok(Signal::SIGWINCH) if proxy.is_some() => {
+                if let Some(proxy) = proxy {
+                    proxy.resize();
+                }
+            }
+            // It may have ended meanwhile, which the next poll tells.
+            _ => drop(sys::pidfd_send_signal(pidfd.as_fd(), signal)),
+        }
+    }
+}
+
+/// Reaps what was left to us as a subreaper. Init itself stays: it is waited for by its pidfd.
+fn reap_others(init: rustix::process::Pid) {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    while let Ok(status) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT) {
+        match status.pid() {
+            Some(pid) if pid.as_raw() != init.as_raw_nonzero().get() => drop(waitid(Id::Pid(pid), ended)),
+            _ => return,
+        }
+    }
+}
+
+fn status(pidfd: &OwnedFd) -> u8 {
+    let Some(status) = reap(pidfd) else { return 255 };
+    let number = match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 255,
+    };
+    u8::try_from(number).unwrap_or(255)
+}

@@ -1,0 +1,193 @@
+//! `linux.seccomp` to a classic BPF program: one program for all architectures of the machine.
+//!
+//! Runs in: parent (pure: no file, no system call, no clock). The child only loads the result.
+//!
+//! ```text
+//! LinuxSeccomp ─ rules.rs ─▶ rules ─ rules.rs + table.rs ─▶ verdict by number, for each ABI ─ program.rs ─▶ tree
+//! ```
+//!
+//! Decisions are those of runc with libseccomp: another architecture is killed (the thread), and system calls newer
+//! than the newest one in the profile get ENOSYS, or libraries would take EPERM for an answer and not fall back.
+
+mod program;
+mod rules;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use oci_spec::runtime::{Arch as SpecArch, LinuxSeccomp, LinuxSeccompFilterFlag as Flag};
+use program::Arch;
+use rules::{ENOSYS, KILL_THREAD, Profile, Verdict, Verdicts};
+use std::collections::{BTreeMap, BTreeSet};
+use table::{Abi, HOST, Machine, X32_BIT};
+
+/// `BPF_MAXINSNS` (linux/bpf_common.h).
+const MOST_INSTRUCTIONS: usize = 4096;
+/// `SECCOMP_FILTER_FLAG_LOG` (linux/seccomp.h).
+const LOG: u32 = 1 << 1;
+/// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
+const SPEC_ALLOW: u32 = 1 << 2;
+
+/// A filter, ready for seccomp(2).
+#[derive(Debug)]
+pub(crate) struct Filter {
+    /// The program, at most 4096 instructions.
+    pub(crate) program: Vec<seccompiler::sock_filter>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub(crate) flags: u32,
+    /// Lines for the debug log: what of the profile was skipped.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
+pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+    let machine = HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))?;
+    compile_for(machine, profile)
+}
+
+fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
+    let profile = Profile::read(spec)?;
+    let mut warnings = Vec::new();
+    let flags = flags(spec, &mut warnings);
+    unknown_names(machine, &profile, &mut warnings);
+
+    let mut verdicts = Verdicts::default();
+    let mut stated = Vec::new();
+    for abi in abis(machine, spec) {
+        stated.push(Stated::new(&profile, abi, &mut verdicts)?);
+    }
+    let archs = archs(&profile, stated);
+    let program = program::assemble(&archs, &verdicts.checks, profile.default, KILL_THREAD);
+    if program.len() > MOST_INSTRUCTIONS {
+        return Err(Error::at(
+            "linux.seccomp.syscalls",
+            format!("needs a filter of {} instructions, the kernel takes {MOST_INSTRUCTIONS}", program.len()),
+        ));
+    }
+    Ok(Filter { program, flags, warnings })
+}
+
+fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> u32 {
+    // Without any list the program would pay for the mitigation of speculative store bypass; runc's default.
+    let Some(flags) = profile.flags() else { return SPEC_ALLOW };
+    let mut bits = 0;
+    for flag in flags {
+        match flag {
+            Flag::SeccompFilterFlagLog => bits |= LOG,
+            Flag::SeccompFilterFlagSpecAllow => bits |= SPEC_ALLOW,
+            // The child has one thread.
+            Flag::SeccompFilterFlagTsync => {}
+            // The kernel takes it only together with a listener (EINVAL), and without one it means nothing.
+            Flag::SeccompFilterFlagWaitKillableRecv => {
+                warnings.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY"));
+            }
+        }
+    }
+    bits
+}
+
+/// The machine's own ABI, and those of the profile that it can run. The kernel never reports another.
+fn abis(machine: Machine, profile: &LinuxSeccomp) -> Vec<Abi> {
+    let listed: Vec<Abi> = profile
+        .architectures()
+        .iter()
+        .flatten()
+        .filter_map(|arch| match arch {
+            SpecArch::ScmpArchX86_64 => Some(Abi::X86_64),
+            SpecArch::ScmpArchX86 => Some(Abi::X86),
+            SpecArch::ScmpArchX32 => Some(Abi::X32),
+            SpecArch::ScmpArchAarch64 => Some(Abi::Aarch64),
+            SpecArch::ScmpArchArm => Some(Abi::Arm),
+            _ => None,
+        })
+        .collect();
+    let own = machine.abis().iter().take(1);
+    let others = machine.abis().iter().skip(1).filter(|abi| listed.contains(abi));
+    own.chain(others).copied().collect()
+}
+
+/// Names that no table has are skipped, as they stand for calls of other machines or of newer kernels.
+fn unknown_names(machine: Machine, profile: &Profile<'_>, warnings: &mut Vec<String>) {
+    let mut seen = BTreeSet::new();
+    for (i, rule) in profile.rules.iter().enumerate() {
+        for name in rule.names {
+            let known = |abi: &Abi| abi.number(name).is_some() || abi.multiplexed(name).is_some();
+            if !machine.abis().iter().any(known) && seen.insert(name) {
+                warnings.push(format!("linux.seccomp.syscalls[{i}].names: unknown system call {name:?} is skipped"));
+            }
+        }
+    }
+}
+
+/// What a profile says about one ABI.
+struct Stated {
+    abi: Abi,
+    explicit: BTreeMap<u32, Verdict>,
+    /// One above the newest call that the profile names; 0: it names none.
+    end: u32,
+    /// The verdict from `end` on.
+    beyond: Verdict,
+}
+
+impl Stated {
+    fn new(profile: &Profile<'_>, abi: Abi, verdicts: &mut Verdicts) -> Result<Self> {
+        let (explicit, newest) = verdicts.of(profile, abi)?;
+        // As in runc, a profile that names call 0 alone counts as one that names none.
+        let end = newest.filter(|number| *number != 0).map_or(0, |number| number.saturating_add(1));
+        let enosys = profile.newer_is_enosys && end != 0;
+        let beyond = Verdict::Action(if enosys { ENOSYS } else { profile.default });
+        Ok(Self { abi, explicit, end, beyond })
+    }
+}
+
+/// One tree for each architecture that the kernel tells apart: x32 shares that of x86_64.
+fn archs(profile: &Profile<'_>, mut stated: Vec<Stated>) -> Vec<Arch> {
+    let default = Verdict::Action(profile.default);
+    let x32 = stated.iter().position(|stated| stated.abi == Abi::X32).map(|i| stated.remove(i));
+    let arch = |mut own: Stated| {
+        let base = match (own.abi, &x32) {
+            (Abi::X86_64, Some(x32)) => with_x32(default, &own, x32),
+            (Abi::X86_64, None) => without_x32(default, &own, profile.newer_is_enosys),
+            _ => vec![(0, default), (own.end, own.beyond)],
+        };
+        if own.abi == Abi::X86_64 {
+            own.explicit.extend(x32.iter().flat_map(|x32| &x32.explicit));
+        }
+        Arch { audit_arch: own.abi.audit_arch(), ranges: program::ranges(&by_number(base), &own.explicit) }
+    };
+    stated.into_iter().map(arch).collect()
+}
+
+/// x86_64 alone. Numbers of x32 are those of another architecture, as in libseccomp, except that a tracer sets -1 to
+/// have a call skipped. runc asks for the x32 bit before it answers ENOSYS, so that the bit above it does not matter.
+fn without_x32(default: Verdict, own: &Stated, newer_is_enosys: bool) -> Vec<(u32, Verdict)> {
+    let bad = Verdict::Action(KILL_THREAD);
+    let upper = if newer_is_enosys && own.end != 0 { own.beyond } else { bad };
+    vec![
+        (0, default),
+        (own.end, own.beyond),
+        (X32_BIT, bad),
+        (X32_BIT << 1, upper),
+        (X32_BIT | X32_BIT << 1, bad),
+        (u32::MAX, default),
+    ]
+}
+
+/// x86_64 and x32, told apart by the x32 bit, whatever the bit above it is.
+fn with_x32(default: Verdict, own: &Stated, x32: &Stated) -> Vec<(u32, Verdict)> {
+    vec![
+        (0, default),
+        (own.end, own.beyond),
+        (X32_BIT, default),
+        (x32.end.max(X32_BIT), x32.beyond),
+        (X32_BIT << 1, own.beyond),
+        (X32_BIT | X32_BIT << 1, x32.beyond),
+    ]
+}
+
+/// Sorted; of two at the same number the later one holds.
+fn by_number(base: Vec<(u32, Verdict)>) -> Vec<(u32, Verdict)> {
+    let by_number: BTreeMap<u32, Verdict> = base.into_iter().collect();
+    by_number.into_iter().collect()
+}

@@ -1,0 +1,196 @@
+//! config.json → [`Spec`].
+//!
+//! Runs in: parent. Reads one file of the bundle; everything after it is pure.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+use rustix::fs::{Mode, OFlags};
+
+use crate::error::{Error, Result};
+
+/// A larger configuration is refused: 64 MiB.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The configuration and what was left out of it.
+pub(crate) struct Loaded {
+    /// The typed configuration.
+    pub(crate) spec: Spec,
+    /// Capabilities that the kernel headers do not know: a warning by the spec (config.md, capabilities).
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Reads `config.json` of a bundle.
+pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
+    parse(&read(&bundle.join("config.json"))?)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let what = || format!("open {}", path.display());
+    // O_NONBLOCK: a FIFO of that name must not hang us.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => {
+            let directory = path.parent().unwrap_or(Path::new("."));
+            return Err(Error::new(format!(
+                "JSON specification file config.json not found in {}",
+                directory.display()
+            ))
+            .hint("`runtime spec` writes one; --bundle names its directory"));
+        }
+        result => result.map_err(|errno| Error::new(what()).errno(errno))?,
+    };
+    let file = File::from(fd);
+    let meta = file.metadata().map_err(|error| Error::new(what()).errno(error))?;
+    if !meta.is_file() {
+        return Err(Error::new(format!("{} is not a regular file", path.display())));
+    }
+    if meta.len() > MAX_BYTES {
+        return Err(Error::new(format!("{} is larger than 64 MiB ({} bytes)", path.display(), meta.len())));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Error::new(what()).errno(error))?;
+    Ok(bytes)
+}
+
+/// Parses a configuration. A type error is fatal and names the field and the line.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
+    match serde_json::from_slice::<Spec>(bytes) {
+        Ok(spec) => Ok(Loaded { spec, warnings: Vec::new() }),
+        Err(error) => parse_again(bytes, &error),
+    }
+}
+
+/// The slow path: finds out which field is wrong, and takes unknown capabilities out.
+fn parse_again(bytes: &[u8], first: &serde_json::Error) -> Result<Loaded> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let field = match serde_path_to_error::deserialize::<_, Spec>(&mut deserializer) {
+        Ok(_) => String::new(),
+        Err(error) => error.path().to_string(),
+    };
+    if field.starts_with("process.capabilities.") {
+        let mut value: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|error| Error::new(format!("config.json: {error}")))?;
+        let warnings = drop_unknown_capabilities(&mut value);
+        if !warnings.is_empty() {
+            // Through text again, not by a second deserializer for values: that would be half a megabyte of code.
+            let loaded = parse(value.to_string().as_bytes())?;
+            return Ok(Loaded { spec: loaded.spec, warnings });
+        }
+    }
+    Err(located(&field, first))
+}
+
+/// serde's message, with its position moved to where our messages have it.
+fn located(field: &str, error: &serde_json::Error) -> Error {
+    let text = error.to_string();
+    let (text, position) = match text.rfind(" at line ") {
+        Some(at) if error.line() > 0 => {
+            (text.get(..at).unwrap_or(&text), format!(" (config.json line {})", error.line()))
+        }
+        _ => (text.as_str(), " (config.json)".to_owned()),
+    };
+    let text = in_our_words(text);
+    if field.is_empty() || field == "." {
+        return Error::new(format!("config.json: {text}{position}"));
+    }
+    Error::at(field, format!("{text}{position}"))
+}
+
+/// `invalid type: string "1000", expected u32` → `expected a number from 0 to 4294967295, found "1000"`.
+fn in_our_words(text: &str) -> String {
+    let Some((found, expected)) = text
+        .strip_prefix("invalid type: ")
+        .or_else(|| text.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
+        return text.to_owned();
+    };
+    let expected = match expected {
+        "u32" => "a number from 0 to 4294967295",
+        "u64" => "a number from 0 to 18446744073709551615",
+        "u16" => "a number from 0 to 65535",
+        "i64" | "i32" | "usize" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    };
+    let found = ["string ", "integer ", "boolean ", "floating point "]
+        .iter()
+        .find_map(|kind| found.strip_prefix(kind))
+        .map_or_else(
+            || if found == "sequence" { "an array" } else { found }.to_owned(),
+            |value| value.replace('`', ""),
+        );
+    format!("expected {expected}, found {found}")
+}
+
+/// Takes the names that are no capability out of `process.capabilities`, so that the rest can be typed.
+fn drop_unknown_capabilities(value: &mut serde_json::Value) -> Vec<String> {
+    use oci_spec::runtime::Capability;
+    let mut warnings = Vec::new();
+    let Some(sets) = value.pointer_mut("/process/capabilities").and_then(serde_json::Value::as_object_mut) else {
+        return warnings;
+    };
+    for (set, names) in sets {
+        let Some(names) = names.as_array_mut() else { continue };
+        names.retain(|name| {
+            // Only strings can be unknown capabilities; anything else stays, and is a type error.
+            let unknown = name.is_string() && serde_json::from_value::<Capability>(name.clone()).is_err();
+            if unknown {
+                warnings.push(format!("process.capabilities.{set}: {name} is not a capability, ignored"));
+            }
+            !unknown
+        });
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(config: &str) -> String {
+        parse(config.as_bytes()).err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_wrong_type_names_field_and_line() {
+        let text =
+            error("{\n\"ociVersion\": \"1.0.2\",\n\"process\": {\"cwd\": \"/\", \"user\": {\n\"uid\": \"1000\"}}}");
+        assert_eq!(
+            text,
+            "process.user.uid: expected a number from 0 to 4294967295, found \"1000\" (config.json line 4)"
+        );
+    }
+
+    #[test]
+    fn an_unknown_enum_value_names_its_index() {
+        let text = error(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"pid"},{"type":"banana"}]}}"#);
+        assert!(text.starts_with("linux.namespaces[1].type: unknown variant `banana`"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_capability_is_a_warning() {
+        let loaded = parse(
+            br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_KILL","CAP_BANANA"]}}}"#,
+        );
+        let loaded = loaded.map_err(|error| error.to_string());
+        assert_eq!(
+            loaded.as_ref().map(|loaded| loaded.warnings.clone()),
+            Ok(vec!["process.capabilities.bounding: \"CAP_BANANA\" is not a capability, ignored".to_owned()])
+        );
+    }
+
+    #[test]
+    fn trailing_data_and_duplicates_are_errors() {
+        assert!(error("{\"ociVersion\":\"1.0.2\"} {}").contains("trailing characters"));
+        assert!(error("{\"ociVersion\":\"1.0.2\",\"hostname\":\"a\",\"hostname\":\"b\"}").contains("duplicate field"));
+        assert!(error("null").contains("null"));
+    }
+}

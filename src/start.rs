@@ -1,0 +1,91 @@
+//! `start`: opens the gate. Runs in: parent.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::create::run_hooks;
+use crate::delete;
+use crate::error::{Error, Result};
+use crate::hooks::StateText;
+use crate::host;
+use crate::plan;
+use crate::state::{Container, InitProcess, Record, Root, Status};
+use crate::sync::{Fault, LENGTH};
+use crate::sys;
+
+/// `start ID`. Returns when the program is executed and the poststart hooks have run, or with the reason why not.
+pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
+    let proc = host::open_proc()?;
+    let container = root.find(id)?;
+    container.lock()?;
+    let (status, process) = container.status(&proc)?;
+    let (process, gate, record) = match (process, container.gate()?, container.record()?) {
+        (Some(process), Some(gate), Some(record)) if status == Status::Created => (process, gate, record),
+        _ => return Err(refuse(status)),
+    };
+    if !record.has_process {
+        return Err(Error::at("process", "is missing: there is nothing to start"));
+    }
+    open_gate(&gate, &process)?;
+    if let Some(fault) = fault(&container)? {
+        return Err(plan::explain_late(&fault));
+    }
+    poststart(&proc, &container, &record, &process)
+}
+
+fn refuse(status: Status) -> Error {
+    Error::new(match status {
+        Status::Creating => "cannot start a container that is still being created",
+        Status::Paused => "cannot start a paused container",
+        Status::Stopped => "cannot start a container that has stopped",
+        Status::Created | Status::Running => "cannot start an already running container",
+    })
+}
+
+/// Writes the byte that init waits for, and waits until init's end is closed: by exec, or by its death.
+fn open_gate(gate: &OwnedFd, process: &InitProcess) -> Result<()> {
+    rustix::io::write(gate, b"0").map_err(|errno| match errno {
+        // It died between our look and our write.
+        Errno::PIPE => refuse(Status::Stopped),
+        errno => Error::new("write to exec.fifo").errno(errno),
+    })?;
+    loop {
+        // A FIFO without readers is POLLERR for its writer (poll(2)).
+        let mut fds = [PollFd::new(gate, PollFlags::empty()), PollFd::new(&process.pidfd, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Ok(_) if fds.iter().any(|fd| !fd.revents().is_empty()) => return Ok(()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::new("wait for the container's program to start").errno(errno)),
+        }
+    }
+}
+
+/// What init wrote into the FIFO before it died. The FIFO keeps it as long as the gate is open.
+fn fault(container: &Container) -> Result<Option<Fault>> {
+    let fifo = container.open_file(crate::state::FIFO, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let mut bytes = [0u8; LENGTH];
+    match rustix::io::read(&fifo, &mut bytes) {
+        Ok(LENGTH) => Ok(Fault::decode(&bytes)),
+        // Our byte, which init did not live to read.
+        Ok(1) => Err(refuse(Status::Stopped)),
+        Ok(_) | Err(Errno::AGAIN) => Ok(None),
+        Err(errno) => Err(Error::new("read exec.fifo").errno(errno)),
+    }
+}
+
+/// A hook that fails ends the container (runtime.md, Lifecycle, 9).
+fn poststart(proc: &OwnedFd, container: &Container, record: &Record, process: &InitProcess) -> Result<()> {
+    let hooks = plan::late_hooks(record.hooks.as_ref())?;
+    let state = StateText::new(&record.id, &record.bundle, &record.annotations);
+    let pid = process.pid.as_raw_nonzero().get();
+    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle).map_err(|error| {
+        let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
+        match delete::wait_for_end(&process.pidfd).and_then(|()| delete::destroy(proc, container)) {
+            Ok(()) => error,
+            Err(failure) => error.undo(&failure),
+        }
+    })
+}

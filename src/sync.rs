@@ -1,0 +1,430 @@
+//! Messages between the parent and the child, over a SOCK_SEQPACKET pair. Runs in: parent and child.
+//!
+//! ```text
+//!  child                                   parent
+//!    Spawned(pid)    ──────────────────▶   (two children only) the second one's pid; the first exits
+//!    NeedMaps        ──────────────────▶   (new user namespace only) writes uid_map, gid_map
+//!                    ◀──────────────────   Continue
+//!    NeedHooks       ──────────────────▶   (with prestart or createRuntime hooks only) runs them
+//!                    ◀──────────────────   Continue
+//!    Terminal + fd   ──────────────────▶   (with a terminal only) the pty's master
+//!    Ready           ──────────────────▶   writes state.json and the pid file
+//!                    ◀──────────────────   Continue
+//!    ... waits at exec.fifo (create), or goes on (run), until exec closes the socket
+//!    Warning, Fault  ──────────────────▶   at any time; a Fault is the child's last word
+//! ```
+//! The end of file instead of `Continue` means that the parent is gone, and ends the child: it never goes on alone.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+
+use crate::sys;
+
+/// What the child was doing when a call failed. `item` is an index into the list of the plan that the step works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Step {
+    /// Internal to the protocol: a message that cannot be sent or understood.
+    Protocol,
+    JoinCgroup,
+    JoinNamespace,
+    MakeNamespaces,
+    SecondChild,
+    CgroupNamespace,
+    TimeNamespace,
+    TimeOffsets,
+    UserNamespaceRoot,
+    Session,
+    Keyring,
+    Loopback,
+    InheritedMounts,
+    AttachRootfs,
+    MountTarget,
+    MountUnsafeTarget,
+    MountOpen,
+    MountParam,
+    MountCreate,
+    MountAttrs,
+    MountAttach,
+    MountPropagation,
+    MountCgroup,
+    CopyUp,
+    DevDirectory,
+    DeviceNode,
+    DeviceMismatch,
+    DevLink,
+    MaskSource,
+    MaskTarget,
+    Mask,
+    ReadonlyTarget,
+    Readonly,
+    Hook,
+    PivotRoot,
+    RootReadonly,
+    RootPropagation,
+    Console,
+    Hostname,
+    Domainname,
+    Sysctl,
+    Cwd,
+    CwdOutside,
+    NoNewPrivileges,
+    Seccomp,
+    Bounding,
+    Groups,
+    Gid,
+    Uid,
+    Capabilities,
+    Ambient,
+    NotFound,
+    NotExecutable,
+    Descriptors,
+    PreservedFd,
+    Gate,
+    NoProcess,
+    Exec,
+}
+
+impl Step {
+    fn from_u8(number: u8) -> Self {
+        // Every value between the first and the last is a variant; the list is in declaration order.
+        ALL.get(usize::from(number)).copied().unwrap_or(Self::Protocol)
+    }
+}
+
+/// All steps, in the order of their numbers.
+const ALL: &[Step] = {
+    use Step::*;
+    &[
+        Protocol,
+        JoinCgroup,
+        JoinNamespace,
+        MakeNamespaces,
+        SecondChild,
+        CgroupNamespace,
+        TimeNamespace,
+        TimeOffsets,
+        UserNamespaceRoot,
+        Session,
+        Keyring,
+        Loopback,
+        InheritedMounts,
+        AttachRootfs,
+        MountTarget,
+        MountUnsafeTarget,
+        MountOpen,
+        MountParam,
+        MountCreate,
+        MountAttrs,
+        MountAttach,
+        MountPropagation,
+        MountCgroup,
+        CopyUp,
+        DevDirectory,
+        DeviceNode,
+        DeviceMismatch,
+        DevLink,
+        MaskSource,
+        MaskTarget,
+        Mask,
+        ReadonlyTarget,
+        Readonly,
+        Hook,
+        PivotRoot,
+        RootReadonly,
+        RootPropagation,
+        Console,
+        Hostname,
+        Domainname,
+        Sysctl,
+        Cwd,
+        CwdOutside,
+        NoNewPrivileges,
+        Seccomp,
+        Bounding,
+        Groups,
+        Gid,
+        Uid,
+        Capabilities,
+        Ambient,
+        NotFound,
+        NotExecutable,
+        Descriptors,
+        PreservedFd,
+        Gate,
+        NoProcess,
+        Exec,
+    ]
+};
+
+/// A failed step: everything the parent needs to write the sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) step: Step,
+    pub(crate) item: u16,
+    /// A second index, for example of the option of a mount.
+    pub(crate) sub: u16,
+    pub(crate) errno: i32,
+    /// The kernel's own words, or a hook's.
+    pub(crate) detail: Detail,
+}
+
+/// Up to 160 bytes of text, without allocation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Detail {
+    length: u8,
+    bytes: [u8; Detail::MAX],
+}
+
+impl Detail {
+    const MAX: usize = 160;
+
+    /// Keeps the beginning.
+    pub(crate) fn new(text: &[u8]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        let length = text.len().min(Self::MAX);
+        for (slot, byte) in bytes.iter_mut().zip(text) {
+            *slot = *byte;
+        }
+        Self { length: u8::try_from(length).unwrap_or(u8::MAX), bytes }
+    }
+
+    /// Keeps the end, where programs say what went wrong.
+    pub(crate) fn end_of(text: &[u8]) -> Self {
+        Self::new(text.get(text.len().saturating_sub(Self::MAX)..).unwrap_or(text))
+    }
+
+    /// The text.
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Detail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.as_bytes()))
+    }
+}
+
+impl Fault {
+    /// A step that has one item only, or none.
+    pub(crate) fn new(step: Step, errno: sys::Errno) -> Self {
+        Self::with_number(step, errno.raw_os_error())
+    }
+
+    /// With a number that is no errno: a pid, the status of a hook, or 0.
+    pub(crate) fn with_number(step: Step, number: i32) -> Self {
+        Self { step, item: 0, sub: 0, errno: number, detail: Detail::new(b"") }
+    }
+
+    /// Which item.
+    pub(crate) fn item(mut self, item: usize) -> Self {
+        self.item = u16::try_from(item).unwrap_or(u16::MAX);
+        self
+    }
+
+    /// Which part of the item.
+    pub(crate) fn sub(mut self, sub: usize) -> Self {
+        self.sub = u16::try_from(sub).unwrap_or(u16::MAX);
+        self
+    }
+
+    /// In the kernel's words.
+    pub(crate) fn detail(mut self, detail: Detail) -> Self {
+        self.detail = detail;
+        self
+    }
+
+    /// The bytes of the message, also as they pass through `exec.fifo`.
+    pub(crate) fn encode(&self, kind: u8) -> [u8; LENGTH] {
+        let mut bytes = [0; LENGTH];
+        let [item0, item1] = self.item.to_le_bytes();
+        let [sub0, sub1] = self.sub.to_le_bytes();
+        let [errno0, errno1, errno2, errno3] = self.errno.to_le_bytes();
+        let head =
+            [kind, self.step as u8, item0, item1, sub0, sub1, errno0, errno1, errno2, errno3, self.detail.length];
+        for (slot, byte) in bytes.iter_mut().zip(head.iter().chain(&self.detail.bytes)) {
+            *slot = *byte;
+        }
+        bytes
+    }
+
+    /// The reverse of `encode`.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let [_, step, item0, item1, sub0, sub1, errno0, errno1, errno2, errno3, length, text @ ..] = bytes else {
+            return None;
+        };
+        Some(Self {
+            step: Step::from_u8(*step),
+            item: u16::from_le_bytes([*item0, *item1]),
+            sub: u16::from_le_bytes([*sub0, *sub1]),
+            errno: i32::from_le_bytes([*errno0, *errno1, *errno2, *errno3]),
+            detail: Detail::new(text.get(..usize::from(*length))?),
+        })
+    }
+}
+
+/// Added to the index of a `startContainer` hook, so that it is told apart from a `createContainer` hook.
+pub(crate) const START_CONTAINER: usize = 1 << 12;
+
+/// The size of every message from the child.
+pub(crate) const LENGTH: usize = 11 + Detail::MAX;
+
+const SPAWNED: u8 = 1;
+const NEED_MAPS: u8 = 2;
+const NEED_HOOKS: u8 = 3;
+const TERMINAL: u8 = 4;
+const READY: u8 = 5;
+const WARNING: u8 = 6;
+/// The kind of a fault, also in `exec.fifo`.
+pub(crate) const FAULT: u8 = 7;
+
+/// What the child says.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Spawned(i32),
+    NeedMaps,
+    NeedHooks,
+    Terminal(OwnedFd),
+    Ready,
+    Warning(Fault),
+    Fault(Fault),
+    /// The child has executed the container's program, or is dead.
+    End,
+}
+
+/// The child's end.
+pub(crate) struct ChildEnd<'a>(pub(crate) BorrowedFd<'a>);
+
+impl ChildEnd<'_> {
+    /// Sends a message without arguments, and waits for the parent's permission to go on.
+    pub(crate) fn ask_maps(&self) -> Result<(), Fault> {
+        self.ask(NEED_MAPS)
+    }
+
+    /// As above.
+    pub(crate) fn ask_hooks(&self) -> Result<(), Fault> {
+        self.ask(NEED_HOOKS)
+    }
+
+    /// As above. After it the child waits for `start`.
+    pub(crate) fn ready(&self) -> Result<(), Fault> {
+        self.ask(READY)
+    }
+
+    /// The pid of the second child, in the parent's pid namespace.
+    pub(crate) fn spawned(&self, pid: i32) -> Result<(), Fault> {
+        self.send(&Fault::with_number(Step::SecondChild, pid).encode(SPAWNED))
+    }
+
+    /// The pty's master.
+    pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Fault> {
+        let message = Fault::with_number(Step::Console, 0).encode(TERMINAL);
+        sys::sendmsg_fd(self.0, &message, master).map_err(|errno| Fault::new(Step::Console, errno))
+    }
+
+    /// Something that is not fatal.
+    pub(crate) fn warn(&self, fault: &Fault) -> Result<(), Fault> {
+        self.send(&fault.encode(WARNING))
+    }
+
+    /// The last word.
+    pub(crate) fn fault(&self, fault: &Fault) {
+        // Nobody is left to tell if this fails.
+        let _ = self.send(&fault.encode(FAULT));
+    }
+
+    fn ask(&self, kind: u8) -> Result<(), Fault> {
+        self.send(&Fault::with_number(Step::Protocol, 0).encode(kind))?;
+        self.wait()
+    }
+
+    /// Waits for `Continue`. read(2) and write(2), not recv and send: these run under the container's seccomp filter,
+    /// and every program needs them.
+    fn wait(&self) -> Result<(), Fault> {
+        let mut byte = [0u8];
+        match rustix::io::retry_on_intr(|| rustix::io::read(self.0, &mut byte)) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(Fault::new(Step::Protocol, sys::Errno::PIPE)),
+            Err(errno) => Err(Fault::new(Step::Protocol, errno)),
+        }
+    }
+
+    fn send(&self, message: &[u8]) -> Result<(), Fault> {
+        rustix::io::retry_on_intr(|| rustix::io::write(self.0, message))
+            .map(drop)
+            .map_err(|errno| Fault::new(Step::Protocol, errno))
+    }
+}
+
+/// The parent's end.
+#[derive(Debug)]
+pub(crate) struct ParentEnd(pub(crate) OwnedFd);
+
+impl ParentEnd {
+    /// Lets the child go on.
+    pub(crate) fn go_on(&self) -> sys::Result<()> {
+        rustix::net::send(&self.0, &[1], SendFlags::NOSIGNAL).map(drop)
+    }
+
+    /// Waits for the next message.
+    pub(crate) fn receive(&self) -> sys::Result<Message> {
+        let mut bytes = [0u8; LENGTH];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::io::retry_on_intr(|| {
+            let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
+            rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })?;
+        if received.bytes == 0 {
+            return Ok(Message::End);
+        }
+        let fault = Fault::decode(&bytes).ok_or(sys::Errno::PROTO)?;
+        match bytes.first().copied().unwrap_or(0) {
+            SPAWNED => Ok(Message::Spawned(fault.errno)),
+            NEED_MAPS => Ok(Message::NeedMaps),
+            NEED_HOOKS => Ok(Message::NeedHooks),
+            READY => Ok(Message::Ready),
+            WARNING => Ok(Message::Warning(fault)),
+            FAULT => Ok(Message::Fault(fault)),
+            TERMINAL => {
+                let fds = control.drain().find_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                    _ => None,
+                });
+                fds.map(Message::Terminal).ok_or(sys::Errno::PROTO)
+            }
+            _ => Err(sys::Errno::PROTO),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_passes_unchanged() {
+        let fault = Fault::new(Step::MountParam, sys::Errno::INVAL)
+            .item(7)
+            .sub(2)
+            .detail(Detail::new(b"tmpfs: Bad value for 'size'"));
+        assert_eq!(Fault::decode(&fault.encode(FAULT)), Some(fault));
+    }
+
+    #[test]
+    fn every_step_keeps_its_number() {
+        for (number, step) in ALL.iter().enumerate() {
+            assert_eq!(*step as usize, number, "{step:?}");
+        }
+        assert_eq!(ALL.last(), Some(&Step::Exec));
+    }
+
+    #[test]
+    fn a_detail_keeps_its_end() {
+        let long: Vec<u8> = (0..=255).collect();
+        assert_eq!(Detail::end_of(&long).as_bytes().last(), Some(&255));
+        assert_eq!(Detail::end_of(&long).as_bytes().len(), Detail::MAX);
+    }
+}

@@ -1,0 +1,42 @@
+//! The only `unsafe` of the project: one function per system call, named as the call, no policy.
+//!
+//! Runs in: parent and child. What rustix wraps is used from there; here is what it does not have, or has only as
+//! `unsafe`. Everything here is safe to call between clone and exec: no lock, no thread, no allocation.
+#![allow(unsafe_code, reason = "the one room where system calls without a safe wrapper are made")]
+
+mod bpf;
+mod clone;
+mod exec;
+mod fd;
+mod mount;
+mod process;
+mod seccomp;
+mod signal;
+
+pub(crate) use bpf::{bpf_prog_attach, bpf_prog_load};
+pub(crate) use clone::{Clone3, Cloned, clone3};
+pub(crate) use exec::{CStrings, execve, execveat};
+pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd, take_fd};
+pub(crate) use mount::{MountAttr, mount_setattr};
+pub(crate) use process::{
+    exit_now, join_session_keyring, keyctl_describe_perm, keyctl_setperm, loopback_up, ns_get_nstype,
+    pidfd_send_signal, prlimit, setns, unshare,
+};
+pub(crate) use seccomp::seccomp_set_mode_filter;
+pub(crate) use signal::reset_handlers;
+
+/// The errno of a failed call.
+pub(crate) type Errno = rustix::io::Errno;
+
+/// The result of a system call.
+pub(crate) type Result<T> = rustix::io::Result<T>;
+
+/// Turns the return value of libc's `syscall` and its relatives into a result.
+fn check(returned: libc::c_long) -> Result<libc::c_long> {
+    if returned < 0 { Err(last_errno()) } else { Ok(returned) }
+}
+
+fn last_errno() -> Errno {
+    // SAFETY: the location is that of the calling thread and always valid.
+    Errno::from_raw_os_error(unsafe { *libc::__errno_location() })
+}

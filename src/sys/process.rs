@@ -1,0 +1,102 @@
+//! Calls on processes: signals through pidfds, limits of another process, keyrings, `_exit`.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::process::Pid;
+
+use super::{Result, check};
+
+/// pidfd_send_signal(2) for any signal number, real-time ones included.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: numbers and a null pointer, which asks for the siginfo of kill(2).
+    check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    })
+    .map(drop)
+}
+
+/// prlimit(2): sets one limit of a process.
+pub(crate) fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<()> {
+    let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` outlives the call; the old limits are not asked for.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_prlimit64,
+            pid.as_raw_nonzero().get(),
+            resource,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit>(),
+        )
+    })
+    .map(drop)
+}
+
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING)`: a new session keyring of that name, or the existing one. Returns its id.
+pub(crate) fn join_session_keyring(name: &CStr) -> Result<i64> {
+    // SAFETY: the name ends with NUL and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+}
+
+/// `keyctl(KEYCTL_DESCRIBE)`: the permission mask of a key, the fourth of its semicolon-separated fields.
+pub(crate) fn keyctl_describe_perm(key: i64) -> Result<u32> {
+    let mut buffer = [0u8; 256];
+    // SAFETY: the kernel writes at most the length given.
+    let length = check(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_DESCRIBE, key, buffer.as_mut_ptr(), buffer.len())
+    })?;
+    let text = buffer.get(..usize::try_from(length).unwrap_or(0)).unwrap_or_default();
+    text.split(|&byte| byte == b';')
+        .nth(3)
+        .and_then(|field| std::str::from_utf8(field).ok())
+        .and_then(|field| u32::from_str_radix(field, 16).ok())
+        .ok_or(super::Errno::PROTO)
+}
+
+/// `keyctl(KEYCTL_SETPERM)`.
+pub(crate) fn keyctl_setperm(key: i64, perm: u32) -> Result<()> {
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, key, perm) }).map(drop)
+}
+
+/// `_exit(2)`: no handlers, no destructors, no flushing.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(status) }
+}
+
+/// setns(2) with a namespace's descriptor.
+pub(crate) fn setns(fd: BorrowedFd<'_>, kind: libc::c_int) -> Result<()> {
+    // SAFETY: numbers only; this process has one thread.
+    check(libc::c_long::from(unsafe { libc::setns(fd.as_raw_fd(), kind) })).map(drop)
+}
+
+/// unshare(2). For namespaces only: `CLONE_FILES` would pull descriptors away from their owners.
+pub(crate) fn unshare(flags: rustix::thread::UnshareFlags) -> Result<()> {
+    // SAFETY: the callers unshare namespaces, which no memory depends on.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Brings the loopback device of this network namespace up: `SIOCSIFFLAGS` of netdevice(7).
+pub(crate) fn loopback_up() -> Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: all-zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *slot = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request is a valid ifreq that outlives the call.
+    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
+        .map(drop)
+}
+
+/// `NS_GET_NSTYPE` of ioctl_ns(2): the `CLONE_NEW*` flag of a namespace.
+pub(crate) fn ns_get_nstype(namespace: impl std::os::fd::AsFd) -> Result<libc::c_int> {
+    /// `_IO(0xb7, 0x3)` of linux/nsfs.h.
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: the request takes no argument.
+    let kind = check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) }))?;
+    Ok(kind as libc::c_int)
+}
