@@ -90,7 +90,7 @@ fn attempt(bundle: Bundle) -> (Container, Output) {
 
 // ---------------------------------------------------------------------------------------------- links in the rootfs
 
-/// CVE-2019-18837: a mount below an absolute link was made on the host. Seen: crun 0.10.4 is described so.
+/// CVE-2019-18837: a mount below an absolute link was made on the host.
 #[test]
 fn cve_2019_18837_directory() {
     case(|| {
@@ -194,7 +194,7 @@ fn rounds() -> usize {
 #[test]
 fn cve_2021_30465_race_at_a_mount() {
     case(|| {
-        let (mut bundle, outside, _swapper) = swapped();
+        let (mut bundle, outside, swapper) = swapped();
         for index in 0..8 {
             bundle.mount(&format!("/v/x/{index}"), "tmpfs", "tmpfs", &[]);
         }
@@ -202,6 +202,8 @@ fn cve_2021_30465_race_at_a_mount() {
         let script = format!("cat /proc/self/mountinfo >> {}", log.display());
         bundle.set("/hooks/createContainer", json!([{"path": busybox(), "args": ["sh", "-c", script]}]));
         let container = bundle.container();
+        // Dropped before the bundle is removed, on a failure, too.
+        let _swapper = swapper;
         let mut ran = 0;
         for _ in 0..rounds() {
             ran += usize::from(container.run().code() == 0);
@@ -209,9 +211,6 @@ fn cve_2021_30465_race_at_a_mount() {
         }
         let point = format!(" {}", outside.path.display());
         assert!(!text(&log).contains(&point), "a mount below the host's directory, in {ran} runs");
-        for name in fs::read_dir(&outside.path).unwrap().flatten() {
-            assert_eq!(name.file_name(), "canary");
-        }
     });
 }
 
@@ -220,12 +219,14 @@ fn cve_2021_30465_race_at_a_mount() {
 #[test]
 fn cve_2024_45310_race_at_a_mount_point() {
     case(|| {
-        let (mut bundle, outside, _swapper) = swapped();
+        let (mut bundle, outside, swapper) = swapped();
         for index in 0..8 {
             bundle.mount(&format!("/v/x/d{index}/e"), "tmpfs", "tmpfs", &[]);
             bundle.mount(&format!("/v/x/f{index}"), "bind", "rootfs/etc/passwd", &["bind"]);
         }
         let container = bundle.container();
+        // Dropped before the bundle is removed, on a failure, too.
+        let _swapper = swapper;
         for _ in 0..rounds() {
             container.run();
             outside.unchanged(&[]);
@@ -237,12 +238,14 @@ fn cve_2024_45310_race_at_a_mount_point() {
 #[test]
 fn cve_2024_45310_race_at_a_device() {
     case(|| {
-        let (mut bundle, outside, _swapper) = swapped();
+        let (mut bundle, outside, swapper) = swapped();
         let devices: Vec<_> = (0..8)
             .map(|index| json!({"path": format!("/v/x/n{index}"), "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}))
             .collect();
         bundle.set("/linux/devices", json!(devices));
         let container = bundle.container();
+        // Dropped before the bundle is removed, on a failure, too.
+        let _swapper = swapper;
         for _ in 0..rounds() {
             container.run();
             outside.unchanged(&[]);
@@ -289,7 +292,7 @@ fn cve_2025_52881_volume_over_a_part_of_proc() {
 fn cve_2025_31133_false_null_device() {
     case(|| {
         for kind in ["link", "file", "missing", "zero"] {
-            let mut bundle = Bundle::sh("stat -c %t:%T /proc/timer_list");
+            let mut bundle = Bundle::sh("stat -c %t:%T /proc/timer_list > /result");
             let outside = Outside::new(&bundle);
             let dev = bundle.directory.join("dev");
             fs::create_dir(&dev).unwrap();
@@ -308,14 +311,15 @@ fn cve_2025_31133_false_null_device() {
             if !Path::new("/proc/timer_list").exists() {
                 skip!("no /proc/timer_list");
             }
-            let (_container, output) = attempt(bundle);
-            assert!(output.code() != 0 || output.stdout == "1:3\n", "{kind}: {output:?}");
+            let (container, output) = attempt(bundle);
+            let result = text(container.bundle.rootfs().join("result"));
+            assert!(output.code() != 0 || result == "1:3\n", "{kind}: {result} {output:?}");
             outside.unchanged(&[]);
         }
     });
 }
 
-/// CVE-2026-88265: what stands at /dev/null takes the place of the standard streams. Seen: crun 1.8.1, runc 1.1.5.
+/// CVE-2026-88265: what stands at /dev/null takes the place of the standard streams. Seen: crun 1.8.1.
 #[test]
 fn cve_2026_88265_false_null_device_and_streams() {
     case(|| {
@@ -366,7 +370,8 @@ fn cve_2025_52565_console_is_a_link() {
                 let pid = container.pid();
                 container.start();
                 crate::support::wait_for_end(pid);
-                assert_eq!(text(container.bundle.rootfs().join("count")), "0\n", "a terminal over core_pattern");
+                let count = text(container.bundle.rootfs().join("count"));
+                assert!(["", "0\n"].contains(&count.as_str()), "a terminal over core_pattern: {count}");
             }
             outside.unchanged(&[]);
         }
@@ -376,7 +381,7 @@ fn cve_2025_52565_console_is_a_link() {
 // ---------------------------------------------------------------------------------------------- descriptors
 
 /// CVE-2024-21626: a directory of the host that the runtime has open, as cwd or on the way to the program. With
-/// directories that the caller left open. Seen: crun 1.8.1.
+/// directories that the caller left open. Seen: with an older runtime.
 #[test]
 fn cve_2024_21626_descriptor_of_the_host() {
     case(|| {
@@ -410,7 +415,7 @@ fn cve_2019_5736_runtime_as_pid_1_cannot_be_opened() {
     case(|| {
         let (first, _io) = Container::created(crate::support::WAITING);
         let script = "for f in exe cwd/x root/bin/sh fd/3 mem maps; do head -c 1 /proc/1/$f > /dev/null 2>&1 && echo opened $f; done; \
-                      ls /proc/1/fd > /dev/null 2>&1 && echo listed; echo end";
+                      echo end";
         let mut bundle = Bundle::sh(script);
         bundle.namespace("pid", Some(&format!("/proc/{}/ns/pid", first.pid())));
         // All that a container has by default in Docker; CAP_SYS_PTRACE is not among it.
@@ -482,8 +487,10 @@ fn cve_2025_23266_hooks_do_not_get_the_images_variables() {
         }
         let container = bundle.container();
         container.run().ok();
+        // Without the log in the message: it is the caller's environment.
         let log = text(&log);
-        assert!(log.contains('/') && !log.contains("EVIL"), "{log:?}");
+        assert!(log.contains('/'), "no hook was run");
+        assert!(!log.contains("EVIL"), "a variable of the container's process reached a hook");
     });
 }
 
@@ -501,7 +508,7 @@ fn cve_2022_29162_no_inheritable_capabilities() {
     });
 }
 
-/// CVE-2024-40635: a number that is no uid must not become root's.
+/// CVE-2024-40635: a number that is no uid must not become root's. Seen: with an older runtime.
 #[test]
 fn cve_2024_40635_no_number_becomes_root() {
     case(|| {

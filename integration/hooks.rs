@@ -4,14 +4,24 @@ use serde_json::{Value, json};
 
 use crate::support::{Bundle, Container, WAITING, busybox, case, link, ours, text, wait_for_end, with_io};
 
-/// A hook that runs a shell script in the runtime's file system.
-fn hook(script: &str) -> Value {
+/// A hook that runs a shell script in the runtime's file system, with the state on its stdin.
+fn reading_hook(script: &str) -> Value {
     json!({"path": busybox(), "args": ["sh", "-c", script]})
 }
 
-/// A hook that runs a shell script in the container's.
-fn inner_hook(script: &str) -> Value {
+/// The same in the container's.
+fn inner_reading_hook(script: &str) -> Value {
     json!({"path": "/bin/busybox", "args": ["sh", "-c", script]})
+}
+
+/// A hook that takes the state and runs a script then.
+fn hook(script: &str) -> Value {
+    reading_hook(&format!("cat > /dev/null; {script}"))
+}
+
+/// The same in the container.
+fn inner_hook(script: &str) -> Value {
+    inner_reading_hook(&format!("cat > /dev/null; {script}"))
 }
 
 const CREATING: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
@@ -77,7 +87,7 @@ fn poststart_runs_after_the_program_was_executed() {
             "read state; pid=${{state#*\\\"pid\\\":}}; pid=${{pid%%,*}}; cat /proc/$((pid))/cmdline > {}",
             log.display()
         );
-        bundle.set("/hooks", json!({"poststart": [hook(&script)]}));
+        bundle.set("/hooks", json!({"poststart": [reading_hook(&script)]}));
         let container = bundle.container();
         let _io = container.create_io();
         container.start().ok();
@@ -93,10 +103,10 @@ fn hooks_get_the_state_on_stdin() {
         let files =
             ["prestart", "createRuntime", "createContainer", "poststart", "poststop"].map(|name| (name, file(name)));
         for (name, file) in &files {
-            let value = json!([hook(&format!("cat > {}", file.display()))]);
+            let value = json!([reading_hook(&format!("cat > {}", file.display()))]);
             crate::support::set(&mut bundle.config, &format!("/hooks/{name}"), value);
         }
-        bundle.set("/hooks/startContainer", json!([inner_hook("cat > /startContainer")]));
+        bundle.set("/hooks/startContainer", json!([inner_reading_hook("cat > /startContainer")]));
         bundle.set("/annotations", json!({"org.example.key": "value"}));
         let inner = bundle.rootfs().join("startContainer");
         let directory = bundle.directory.clone();
@@ -184,7 +194,7 @@ fn create_hooks_see_the_new_namespaces_of_init() {
         let script = "read -r state; pid=${state#*\\\"pid\\\":}; pid=${pid%%,*}; \
                       nsenter -n/proc/$((pid))/ns/net sh -c 'echo 77 > /proc/sys/net/ipv4/ip_default_ttl'";
         let script = script.replace("nsenter", &format!("{} nsenter", busybox().display()));
-        bundle.set("/hooks", json!({"prestart": [hook(&script)]}));
+        bundle.set("/hooks", json!({"prestart": [reading_hook(&script)]}));
         let container = bundle.container();
         let output = container.run().ok();
         assert_eq!(output.stdout, "77\n");
@@ -285,7 +295,7 @@ fn timeout_of_a_hook() {
             let output = container.create().fails();
             container.nothing_left();
             if ours() {
-                for word in [&format!("hooks.{name}[0]"), "1 s"] {
+                for word in [&format!("hooks.{name}[0]"), "1.0s"] {
                     assert!(output.stderr.contains(word), "no {word:?}: {}", output.stderr);
                 }
             }
@@ -314,7 +324,7 @@ fn hook_that_does_not_read_its_stdin() {
         let mut bundle = Bundle::new();
         bundle
             .set("/annotations", json!({"big": "x".repeat(200_000)}))
-            .set("/hooks/createRuntime", json!([hook("exec <&-; true")]));
+            .set("/hooks/createRuntime", json!([reading_hook("exec <&-; true")]));
         bundle.container().run().ok();
     });
 }

@@ -245,7 +245,7 @@ fn pid_file_holds_the_pid_of_state_and_no_newline() {
         let (call, _io) = with_io(container.call_bundle("create", &["--pid-file", file.to_str().unwrap()]));
         call.run().ok();
         assert_eq!(text(&file), container.pid().to_string());
-        assert_eq!(text(format!("/proc/{}/cgroup", container.pid())).contains(&container.id), true);
+        assert!(text(format!("/proc/{}/cgroup", container.pid())).contains(&container.id));
     });
 }
 

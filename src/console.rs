@@ -11,14 +11,13 @@ pub(crate) fn prepare(master: &OwnedFd, size: Option<(u16, u16)>) -> rustix::io:
     let mut termios = rustix::termios::tcgetattr(master)?;
     termios.output_modes.remove(OutputModes::ONLCR);
     rustix::termios::tcsetattr(master, OptionalActions::Now, &termios)?;
-    if let Some((rows, columns)) = size {
-        set_size(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })?;
-    }
-    Ok(())
+    let Some((rows, columns)) = size else { return Ok(()) };
+    rustix::termios::tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
 }
 
-fn set_size(master: &OwnedFd, size: Winsize) -> rustix::io::Result<()> {
-    rustix::termios::tcsetwinsize(master, size)
+/// Rows and columns of the caller's terminal, if stdin is one.
+pub(crate) fn callers_size() -> Option<(u16, u16)> {
+    rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok().map(|size| (size.ws_row, size.ws_col))
 }
 
 /// The name of the other end, in the container.
@@ -38,7 +37,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Takes the caller's terminal, if stdin is one.
-    pub(crate) fn new(master: OwnedFd, has_size: bool) -> rustix::io::Result<Self> {
+    pub(crate) fn new(master: OwnedFd) -> rustix::io::Result<Self> {
         rustix::io::ioctl_fionbio(&master, true)?;
         let stdin = rustix::stdio::stdin();
         let saved = match rustix::termios::tcgetattr(stdin) {
@@ -50,17 +49,13 @@ impl Proxy {
             }
             Err(_) => None,
         };
-        let proxy = Self { master, saved, input: Vec::new(), input_open: true, output_open: true };
-        if !has_size {
-            proxy.resize();
-        }
-        Ok(proxy)
+        Ok(Self { master, saved, input: Vec::new(), input_open: true, output_open: true })
     }
 
     /// Gives the container's terminal the size of the caller's.
     pub(crate) fn resize(&self) {
         if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
-            let _ = set_size(&self.master, size);
+            let _ = rustix::termios::tcsetwinsize(&self.master, size);
         }
     }
 

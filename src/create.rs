@@ -165,6 +165,8 @@ fn carry_out(
         Err(errno) => return Err(Error::at("linux.namespaces", "create the namespaces").errno(errno)),
     };
     rollback.child(&pidfd)?;
+    // A second child inherits them.
+    raise_hard_limits(&plan, pid)?;
     // The child has its own copies. With ours gone, its end of the socket is the last one, and the gate is its alone.
     drop((child_end, gate, trees, tasks, into));
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
@@ -174,7 +176,9 @@ fn carry_out(
         Supervisor { plan: &plan, host: &host, record: &record, state: &state, sync: &sync, log, rollback }
             .until_ready(pid, pidfd)?;
     let (pid, pidfd) = (supervised.pid, supervised.pidfd);
-    set_limits(&plan, &host, pid)?;
+    // Not earlier: the child makes device nodes that the container may not use.
+    record.cgroup.apply_devices(&plan.device_rules)?;
+    set_oom_score(&plan, &host, pid)?;
     let terminal = terminal(supervised.terminal, &plan, console)?;
     container.write_init(&host.proc, pid, &existing)?;
     if let Some(path) = &request.pid_file {
@@ -208,7 +212,6 @@ fn make_cgroup(cgroup: &Cgroup, plan: &Plan, rollback: &mut Rollback) -> Result<
     })?;
     rollback.keep_cgroups(&existing);
     cgroup.apply(&plan.settings)?;
-    cgroup.apply_devices(&plan.device_rules)?;
     Ok(existing)
 }
 
@@ -222,26 +225,27 @@ fn block_signals() -> Result<()> {
     SigSet::all().thread_block().map_err(|errno| Error::new("sigprocmask").errno(errno))
 }
 
-/// What only the parent may do to the child: limits from outside its user namespace.
-fn set_limits(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
-    let number = pid.as_raw_nonzero().get();
-    if let Some(value) = plan.oom_score_adj {
-        host::write_raw(&host.proc, &format!("{number}/oom_score_adj"), value.to_string().as_bytes()).map_err(
-            |errno| {
-                let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
-                if errno == rustix::io::Errno::ACCESS {
-                    error.hint("lowering it needs CAP_SYS_RESOURCE")
-                } else {
-                    error
-                }
-            },
-        )?;
-    }
+fn set_oom_score(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
+    let Some(value) = plan.oom_score_adj else { return Ok(()) };
+    let file = format!("{}/oom_score_adj", pid.as_raw_nonzero());
+    host::write_raw(&host.proc, &file, value.to_string().as_bytes()).map_err(|errno| {
+        let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
+        if errno == rustix::io::Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
+    })
+}
+
+/// Raises hard limits, from outside a user namespace, where that may be permitted. The child then sets each limit by
+/// itself, as the last thing it does, so that a small one does not hit its own work.
+fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
     let rlimits = plan.child.process.as_ref().map(|process| process.rlimits.as_slice()).unwrap_or_default();
     for (index, limit) in rlimits.iter().enumerate() {
-        sys::prlimit(pid, limit.resource, limit.soft, limit.hard).map_err(|errno| {
-            let text = format!("set soft {} and hard {}", limit.soft, limit.hard);
-            let error = Error::at(format!("process.rlimits[{index}]"), text).errno(errno);
+        let at = |text: String| Error::at(format!("process.rlimits[{index}]"), text);
+        let (soft, hard) = sys::getrlimit(limit.resource).map_err(|errno| at("read it".to_owned()).errno(errno))?;
+        if limit.hard <= hard {
+            continue;
+        }
+        sys::prlimit(pid, limit.resource, soft, limit.hard).map_err(|errno| {
+            let error = at(format!("raise the hard limit from {hard} to {}", limit.hard)).errno(errno);
             if errno == rustix::io::Errno::PERM {
                 error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
             } else {
@@ -257,6 +261,8 @@ fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<OwnedFd>) -> R
     let Some(master) = master else { return Ok(None) };
     let failed = |errno: rustix::io::Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
     let size = plan.child.process.as_ref().and_then(|process| process.console_size);
+    // The caller's size before the program starts, so that it never sees 0 by 0.
+    let size = size.or_else(|| if console.is_none() { console::callers_size() } else { None });
     console::prepare(&master, size).map_err(failed)?;
     let Some(socket) = console else { return Ok(Some(master)) };
     let name = console::name(&master).map_err(failed)?;

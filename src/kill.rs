@@ -62,7 +62,8 @@ fn kill_all(record: &Record, signal: i32, status: Status) -> Result<()> {
 fn parse(text: &str) -> Result<i32> {
     let unknown = || Error::new(format!("unknown signal {text:?}"));
     if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
+        // 0 sends nothing, and tells whether one could be sent (kill(2)).
+        return if (0..=64).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -97,12 +98,19 @@ mod tests {
 
     #[test]
     fn signals_are_numbers_or_names() {
-        for (text, number) in
-            [("9", 9), ("KILL", 9), ("SIGKILL", 9), ("sigterm", 15), ("hup", 1), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
-        {
+        for (text, number) in [
+            ("0", 0),
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGKILL", 9),
+            ("sigterm", 15),
+            ("hup", 1),
+            ("RTMIN+3", 37),
+            ("SIGRTMAX-1", 63),
+        ] {
             assert_eq!(parse(text).ok(), Some(number), "{text}");
         }
-        for text in ["", "0", "65", "-1", "SIG", "BANANA", "RTMIN+31", "9x"] {
+        for text in ["", "65", "-1", "SIG", "BANANA", "RTMIN+31", "9x"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

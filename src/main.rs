@@ -9,6 +9,7 @@ mod error;
 mod hooks;
 mod host;
 mod init;
+mod json;
 mod kill;
 mod list;
 mod logging;

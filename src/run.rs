@@ -67,11 +67,10 @@ fn start(created: &Created, log: &Log) -> Result<()> {
 fn wait(created: &mut Created) -> Result<u8> {
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::new("signalfd").errno(errno))?;
-    let has_size = created.plan.child.process.as_ref().is_some_and(|process| process.console_size.is_some());
     let mut proxy = created
         .terminal
         .take()
-        .map(|master| Proxy::new(master, has_size))
+        .map(Proxy::new)
         .transpose()
         .map_err(|errno| Error::at("process.terminal", "take over the caller's terminal").errno(errno))?;
     loop {

@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// A larger configuration is refused: 64 MiB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -59,45 +60,44 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Parses a configuration. A type error is fatal and names the field and the line.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => Ok(Loaded { spec, warnings: Vec::new() }),
+        Ok(spec) => match json::array_for_object(bytes) {
+            None => Ok(Loaded { spec, warnings: Vec::new() }),
+            Some((field, line)) => {
+                Err(at(&field, format!("expected an object, found an array (config.json line {line})")))
+            }
+        },
         Err(error) => parse_again(bytes, &error),
     }
 }
 
 /// The slow path: finds out which field is wrong, and takes unknown capabilities out.
-fn parse_again(bytes: &[u8], first: &serde_json::Error) -> Result<Loaded> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let field = match serde_path_to_error::deserialize::<_, Spec>(&mut deserializer) {
-        Ok(_) => String::new(),
-        Err(error) => error.path().to_string(),
-    };
-    if field.starts_with("process.capabilities.") {
-        let mut value: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|error| Error::new(format!("config.json: {error}")))?;
+fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
+    let field = json::path_at(bytes, error.line(), error.column());
+    if field.starts_with("process.capabilities.")
+        && let Ok(mut value) = serde_json::from_slice(bytes)
+    {
         let warnings = drop_unknown_capabilities(&mut value);
         if !warnings.is_empty() {
-            // Through text again, not by a second deserializer for values: that would be half a megabyte of code.
-            let loaded = parse(value.to_string().as_bytes())?;
-            return Ok(Loaded { spec: loaded.spec, warnings });
+            return Ok(Loaded { warnings, ..parse(value.to_string().as_bytes())? });
         }
     }
-    Err(located(&field, first))
+    Err(located(&field, error))
+}
+
+fn at(field: &str, text: String) -> Error {
+    if field.is_empty() { Error::at("config.json", text) } else { Error::at(field, text) }
 }
 
 /// serde's message, with its position moved to where our messages have it.
 fn located(field: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
-    let (text, position) = match text.rfind(" at line ") {
-        Some(at) if error.line() > 0 => {
-            (text.get(..at).unwrap_or(&text), format!(" (config.json line {})", error.line()))
-        }
-        _ => (text.as_str(), " (config.json)".to_owned()),
-    };
-    let text = in_our_words(text);
-    if field.is_empty() || field == "." {
-        return Error::new(format!("config.json: {text}{position}"));
+    let text = text.rfind(" at line ").and_then(|at| text.get(..at)).unwrap_or(&text);
+    let position = format!("(config.json line {})", error.line());
+    if let Some(missing) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        let field = if field.is_empty() { missing.to_owned() } else { format!("{field}.{missing}") };
+        return Error::at(field, format!("is missing {position}"));
     }
-    Error::at(field, format!("{text}{position}"))
+    at(field, format!("{} {position}", in_our_words(text)))
 }
 
 /// `invalid type: string "1000", expected u32` → `expected a number from 0 to 4294967295, found "1000"`.

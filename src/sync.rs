@@ -81,6 +81,7 @@ pub(crate) enum Step {
     NotExecutable,
     Descriptors,
     PreservedFd,
+    Rlimit,
     Gate,
     NoProcess,
     Exec,

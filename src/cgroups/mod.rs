@@ -237,7 +237,10 @@ impl Cgroup {
             if setting.optional {
                 return Ok(());
             }
-            let text = format!("cgroup controller {:?} is not mounted on this host", setting.controller);
+            let text = format!(
+                "write {}: cgroup controller {:?} is not mounted on this host",
+                setting.file, setting.controller
+            );
             return Err(Error::at(setting.field.clone(), text));
         };
         let (file, value) = (setting.file.as_ref(), setting.value.as_str());

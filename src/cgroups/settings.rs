@@ -64,8 +64,9 @@ impl Setting {
 
 /// The settings for cgroup v1.
 pub(crate) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
-    if resources.unified().as_ref().is_some_and(|unified| !unified.is_empty()) {
-        return Err(Error::at("linux.resources.unified", "invalid configuration: cannot use unified on cgroup v1"));
+    if let Some(key) = resources.unified().iter().flat_map(|unified| unified.keys()).min() {
+        let text = format!("{key:?}: invalid configuration: cannot use unified on cgroup v1");
+        return Err(Error::at("linux.resources.unified", text));
     }
     let mut settings = Vec::new();
     settings.extend(resources.cpu().iter().flat_map(cpuset));

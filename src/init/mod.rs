@@ -89,6 +89,7 @@ impl Init<'_> {
         self.write_sysctls()?;
         let Some(process) = &self.plan.process else {
             rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
+            self.close_descriptors()?;
             sync.ready()?;
             return self.wait_without_process();
         };
@@ -102,6 +103,7 @@ impl Init<'_> {
         let program = program::find(process)?;
         // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
         self.close_descriptors()?;
+        set_limits(process)?;
         // As late as can be: from here on every call needs the profile's permission.
         identity::filter_if_no_new_privileges(process)?;
         sync.ready()?;
@@ -260,6 +262,15 @@ fn not_dumpable() -> Result<(), Fault> {
 /// The caller's terminal must not be the container's (CVE-2017-5226).
 fn new_session() -> Result<(), Fault> {
     rustix::process::setsid().map(drop).map_err(|errno| Fault::new(Step::Session, errno))
+}
+
+/// After everything that a small limit could make fail: descriptors, memory.
+fn set_limits(process: &ProcessPlan) -> Result<(), Fault> {
+    for (index, limit) in process.rlimits.iter().enumerate() {
+        sys::setrlimit(limit.resource, limit.soft, limit.hard)
+            .map_err(|errno| Fault::new(Step::Rlimit, errno).item(index))?;
+    }
+    Ok(())
 }
 
 fn pass(gate: BorrowedFd<'_>) -> Result<(), Fault> {

@@ -69,6 +69,10 @@ fn one(index: usize, device: &LinuxDevice) -> Result<DevicePlan> {
         let number = u32::try_from(value).ok().filter(|number| *number < 1 << bits);
         number.ok_or_else(|| Error::at(field(name), format!("{value} is not a {name} number")))
     };
+    // Absent numbers come as 0, and 0:0 is no device (config-linux.md: required unless the type is p).
+    if kind != libc::S_IFIFO && device.major() == 0 && device.minor() == 0 {
+        return Err(Error::at(field("major"), "major and minor are missing"));
+    }
     let fifo = kind == libc::S_IFIFO;
     let mode = device.file_mode().unwrap_or(0o666);
     if mode & !0o7777 & !libc::S_IFMT != 0 {

@@ -1,7 +1,7 @@
 //! A fault of the child → the sentence, with the field that it is about. Pure.
 
 use crate::error::{Errno, Error};
-use crate::rootfs::plan::MountKind;
+use crate::rootfs::plan::{MountKind, Param};
 use crate::sync::{Fault, START_CONTAINER, Step};
 
 use super::Plan;
@@ -87,10 +87,7 @@ fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
             let param = params.get(usize::from(fault.sub));
             let index = param.and_then(|param| param.option);
             let field = index.map_or(format!("{field}.source"), |index| format!("{field}.options[{index}]"));
-            let text = param.map_or(String::new(), |param| match &param.value {
-                Some(value) => format!("{}={}", param.key.to_string_lossy(), value.to_string_lossy()),
-                None => param.key.to_string_lossy().into_owned(),
-            });
+            let text = param.map_or(String::new(), Param::text);
             Error::at(field, format!("{fstype} on {target:?} does not accept {text:?}"))
         }
         Step::MountAttrs => Error::at(format!("{field}.options"), format!("set the flags of {fstype} on {target:?}")),
@@ -217,6 +214,11 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         ),
         Step::Capabilities => Error::at("process.capabilities", "set"),
         Step::Ambient => Error::at("process.capabilities.ambient", format!("raise capability {item}")),
+        Step::Rlimit => {
+            let limit = process.and_then(|process| process.rlimits.get(item));
+            let text = limit.map_or(String::new(), |limit| format!("set soft {} and hard {}", limit.soft, limit.hard));
+            Error::at(format!("process.rlimits[{item}]"), text)
+        }
         Step::PreservedFd => Error::at("--preserve-fds", format!("descriptor {item}")),
         Step::NoProcess => Error::at("process", "is missing: there is nothing to start"),
         other => Error::new(format!("container init: {other:?}")),

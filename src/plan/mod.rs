@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxResources, Spec};
+use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, late as late_hooks};
@@ -120,7 +120,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     };
     Ok(Plan {
         rootfs: rootfs_plan::root(spec.root().as_ref(), &options.bundle)?,
-        cgroups_path: linux.cgroups_path().clone(),
+        cgroups_path: cgroups_path(linux)?,
         settings: settings(resources, facts.cgroups)?,
         device_rules: cgroups::devices::rules(resources)?,
         idmap,
@@ -166,25 +166,25 @@ fn check_version(version: &str) -> Result<()> {
 fn check_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
+    let text = |text: Option<&Option<String>>| text.and_then(|text| text.clone()).filter(|text| !text.is_empty());
+    let quoted = |value: Option<&Option<String>>| text(value).map(|text| format!("{text:?} "));
+    let there = |present: bool| present.then(String::new);
     let present = [
         (
             "linux.netDevices",
-            linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty())),
+            there(linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()))),
         ),
-        ("linux.intelRdt", linux.is_some_and(|linux| linux.intel_rdt().is_some())),
-        ("linux.memoryPolicy", linux.is_some_and(|linux| linux.memory_policy().is_some())),
-        ("linux.personality", linux.is_some_and(|linux| linux.personality().is_some())),
-        (
-            "linux.mountLabel",
-            linux.is_some_and(|linux| linux.mount_label().as_ref().is_some_and(|text| !text.is_empty())),
-        ),
-        ("process.apparmorProfile", process.is_some_and(|process| is_set(process.apparmor_profile()))),
-        ("process.selinuxLabel", process.is_some_and(|process| is_set(process.selinux_label()))),
-        ("process.scheduler", process.is_some_and(|process| process.scheduler().is_some())),
-        ("process.ioPriority", process.is_some_and(|process| process.io_priority().is_some())),
+        ("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some()))),
+        ("linux.memoryPolicy", there(linux.is_some_and(|linux| linux.memory_policy().is_some()))),
+        ("linux.personality", there(linux.is_some_and(|linux| linux.personality().is_some()))),
+        ("linux.mountLabel", quoted(linux.map(Linux::mount_label))),
+        ("process.apparmorProfile", quoted(process.map(Process::apparmor_profile))),
+        ("process.selinuxLabel", quoted(process.map(Process::selinux_label))),
+        ("process.scheduler", there(process.is_some_and(|process| process.scheduler().is_some()))),
+        ("process.ioPriority", there(process.is_some_and(|process| process.io_priority().is_some()))),
     ];
-    match present.into_iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::at(field, "is not supported by this version")),
+    match present.into_iter().find_map(|(field, value)| value.map(|value| (field, value))) {
+        Some((field, value)) => Err(Error::at(field, format!("{value}is not supported by this version"))),
         None => Ok(()),
     }
 }
@@ -277,6 +277,13 @@ fn settings(resources: Option<&LinuxResources>, version: cgroups::Version) -> Re
         cgroups::Version::V1 => settings::v1(resources),
         cgroups::Version::V2 => settings::v2(resources),
     }
+}
+
+fn cgroups_path(linux: &Linux) -> Result<Option<PathBuf>> {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(path) = linux.cgroups_path() else { return Ok(None) };
+    rootfs_plan::c_string(path.as_os_str().as_bytes(), "linux.cgroupsPath")?;
+    Ok(Some(path.clone()))
 }
 
 fn keyring(options: &Options) -> Result<Option<CString>> {

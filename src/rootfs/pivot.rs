@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
 use super::plan::RootfsPlan;
@@ -16,9 +17,12 @@ pub(crate) fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>, proc: BorrowedFd<'_
 
 /// "." twice stacks the old root on the new one, so no directory for it is needed (pivot_root(2), NOTES).
 fn pivot(root: BorrowedFd<'_>) -> Result<()> {
+    let old = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
-    // Now "." is the old root. Below a shared one its unmounting would travel to the host.
+    // Below a shared root the unmounting would travel to the host. Through the descriptor: "." is still the new root,
+    // whose mounts keep their propagation.
+    rustix::process::fchdir(&old)?;
     rustix::mount::mount_change(".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     rustix::process::chdir("/")

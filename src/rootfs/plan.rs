@@ -145,6 +145,16 @@ pub(crate) struct Param {
     pub(crate) optional: bool,
 }
 
+impl Param {
+    /// As in the configuration.
+    pub(crate) fn text(&self) -> String {
+        match &self.value {
+            Some(value) => format!("{}={}", self.key.to_string_lossy(), value.to_string_lossy()),
+            None => self.key.to_string_lossy().into_owned(),
+        }
+    }
+}
+
 /// A device node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DevicePlan {
@@ -310,10 +320,7 @@ fn kind(field: &str, mount: &Mount, fstype: &str, bundle: &Path, options: &mut O
     }
     if let Some(recursive) = options.bind {
         if let Some(param) = options.data.first() {
-            let text = format!(
-                "{:?}: bind mounts cannot have any filesystem-specific options applied",
-                param.key.to_string_lossy()
-            );
+            let text = format!("{:?}: bind mounts cannot have any filesystem-specific options applied", param.text());
             return Err(Error::at(format!("{field}.options[{}]", param.option.unwrap_or(0)), text));
         }
         let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());

@@ -56,7 +56,8 @@ pub(crate) fn clone3(what: Clone3<'_>) -> Result<Cloned> {
     let mut args = CloneArgs {
         flags: what.flags | libc::CLONE_PIDFD as u64,
         pidfd: &raw mut pidfd as u64,
-        exit_signal: libc::SIGCHLD as u64,
+        // With CLONE_PARENT the caller's own signal is taken over, and none may be given.
+        exit_signal: if what.flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         ..CloneArgs::default()
     };
     if let Some(cgroup) = what.cgroup {
