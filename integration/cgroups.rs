@@ -330,7 +330,7 @@ fn device_rules_are_felt() {
             ("all", json!([{"allow": true, "access": "rwm"}]), [true, true]),
             (
                 "all but this one",
-                json!([{"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 10, "minor": 250, "access": "rwm"}]),
+                json!([{"allow": true, "access": "rwm"}, {"allow": false, "type": "c", "major": 10, "minor": 250, "access": "rw"}]),
                 [false, false],
             ),
             (

@@ -135,7 +135,7 @@ fn carry_out(
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
     let trees = open::trees(&plan, &record.cgroup)?;
     let tasks = record.cgroup.task_files()?;
-    let into = record.cgroup.into_dir()?;
+    let into = record.cgroup.unified_dir()?;
     let gate = if request.ends == Ends::Created { Some(container.make_gate()?) } else { None };
     let (parent_end, child_end) = socket_pair()?;
     block_signals()?;

@@ -47,7 +47,7 @@ pub(crate) fn open_proc() -> Result<OwnedFd> {
     let proc = rustix::fs::open("/proc", flags, Mode::empty()).map_err(|errno| what().errno(errno))?;
     let magic = rustix::fs::fstatfs(&proc).map_err(|errno| what().errno(errno))?.f_type;
     let inode = rustix::fs::fstat(&proc).map_err(|errno| what().errno(errno))?.st_ino;
-    if i64::from(magic) != PROC_SUPER_MAGIC || inode != PROC_ROOT_INO {
+    if magic != PROC_SUPER_MAGIC || inode != PROC_ROOT_INO {
         return Err(Error::new("/proc is not the root of a procfs").hint("mount -t proc proc /proc"));
     }
     Ok(proc)

@@ -41,7 +41,7 @@ fn namespace(host: &Host, plan: &ChildPlan, joined: &Joined) -> Result<OwnedFd> 
     })?;
     let magic = rustix::fs::fstatfs(&fd).map_err(|errno| what().errno(errno))?.f_type;
     let wrong = || Error::at(field.clone(), format!("{:?} is not a namespace of that type", joined.path));
-    if i64::from(magic) != NSFS_MAGIC || kind(&fd) != Some(joined.kind) {
+    if magic != NSFS_MAGIC || kind(&fd) != Some(joined.kind) {
         return Err(wrong());
     }
     check_foreign(host, plan, joined, &fd)?;

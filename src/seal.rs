@@ -1,7 +1,7 @@
 //! The runtime's own binary must not be reachable for writing from a container (CVE-2019-5736).
 //!
 //! Runs in: parent, first of all. The child is not executed anew, so until it executes the container's program, and for
-//! ever if that program is `/proc/self/exe`, /proc/<pid>/exe leads to the file that this process was executed from. So it
+//! ever if that program is `/proc/self/exe`, `/proc/<pid>/exe` leads to the file that this process was executed from. So it
 //! is executed from a place that cannot be written: a read-only, detached copy of the mount that the binary is on
 //! (80 to 170 µs), or a sealed memfd where that is not permitted.
 

@@ -83,7 +83,7 @@ fn boot_id(proc: impl AsFd) -> Result<String> {
 pub(crate) struct Init {
     id: String,
     init_process_pid: i32,
-    /// Field 22 of /proc/<pid>/stat, in clock ticks since boot: with the pid it names one process for ever.
+    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: with the pid it names one process for ever.
     init_process_start: u64,
     /// cgroup directories that were there before the container, and stay after it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -142,7 +142,7 @@ fn find_hierarchy(line: &str) -> Option<Hierarchy> {
 }
 
 fn magic(path: &Path) -> Option<i64> {
-    rustix::fs::statfs(path).ok().map(|statfs| i64::from(statfs.f_type))
+    rustix::fs::statfs(path).ok().map(|statfs| statfs.f_type)
 }
 
 impl Cgroup {
@@ -287,7 +287,7 @@ impl Cgroup {
     }
 
     /// The directory in which clone3 puts the child (`CLONE_INTO_CGROUP`), where there is a unified hierarchy.
-    pub(crate) fn into_dir(&self) -> Result<Option<OwnedFd>> {
+    pub(crate) fn unified_dir(&self) -> Result<Option<OwnedFd>> {
         self.unified().map(|dir| open_dir(dir).map_err(|errno| self.refused("open", dir, errno))).transpose()
     }
 

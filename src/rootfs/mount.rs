@@ -198,6 +198,9 @@ fn propagate(mount: BorrowedFd<'_>, propagation: Option<Propagation>) -> Result<
     sys::mount_setattr(mount, c"", flags, &attr).map_err(|errno| Fault::new(Step::MountPropagation, errno))
 }
 
+/// A copy made in the runtime's namespace may be a peer of the host's mount.
+const PRIVATE: Option<Propagation> = Some(Propagation { flag: libc::MS_PRIVATE, recursive: false });
+
 /// A mount of type cgroup: the container's part of the hierarchies.
 fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount) -> Result<(), Fault> {
     let target = target(root, &mount.target, Missing::Directory)?;
@@ -207,6 +210,7 @@ fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount) -> Resu
         CgroupMount::None => return Err(fault(Errno::NODEV)),
         CgroupMount::V2(Some(tree)) => {
             set_attrs(tree.as_fd(), Attrs { set: attrs, clr: 0 }, false)?;
+            propagate(tree.as_fd(), PRIVATE)?;
             return attach(tree.as_fd(), &target, mount);
         }
         CgroupMount::V2(None) => new_instance(c"cgroup2", &[], attrs)?,
@@ -253,6 +257,7 @@ fn v1_hierarchy(tmpfs: BorrowedFd<'_>, hierarchy: &Hierarchy, attrs: u64) -> Res
     match &hierarchy.tree {
         Some(tree) => {
             set_attrs(tree.as_fd(), Attrs { set: attrs, clr: 0 }, false)?;
+            propagate(tree.as_fd(), PRIVATE)?;
             move_mount(tree.as_fd(), target.as_fd()).map_err(fault)?;
         }
         None => {

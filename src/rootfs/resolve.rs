@@ -120,7 +120,7 @@ fn c_string(path: &Path) -> Result<CString> {
 
 /// The file system that a descriptor is on: `f_type` of fstatfs(2).
 pub(crate) fn magic(fd: impl AsFd) -> Result<i64> {
-    rustix::fs::fstatfs(fd).map(|statfs| i64::from(statfs.f_type))
+    rustix::fs::fstatfs(fd).map(|statfs| statfs.f_type)
 }
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
