@@ -70,7 +70,7 @@ enum Level {
 pub(crate) fn path_at(text: &[u8], line: usize, column: usize) -> String {
     let before: usize = text.split_inclusive(|&byte| byte == b'\n').take(line.saturating_sub(1)).map(<[u8]>::len).sum();
     let mut walk = Walk::new(text);
-    while walk.position < before + column.saturating_sub(1) && walk.step() {}
+    while walk.position < before + column && walk.step() {}
     walk.path()
 }
 

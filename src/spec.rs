@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn an_unknown_capability_is_a_warning() {
         let loaded = parse(
-            br#"{"ociVersion":"1.0.2","process":{"cwd":"/","capabilities":{"bounding":["CAP_KILL","CAP_BANANA"]}}}"#,
+            br#"{"ociVersion":"1.0.2","process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_KILL","CAP_BANANA"]}}}"#,
         );
         let loaded = loaded.map_err(|error| error.to_string());
         assert_eq!(

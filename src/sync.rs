@@ -153,6 +153,7 @@ const ALL: &[Step] = {
         NotExecutable,
         Descriptors,
         PreservedFd,
+        Rlimit,
         Gate,
         NoProcess,
         Exec,

@@ -497,7 +497,7 @@ mod tests {
     #[test]
     fn data_on_a_bind_mount_is_refused() {
         let error = plan(r#"{"destination":"/t","source":"/s","options":["bind","size=1"]}"#).err().unwrap_or_default();
-        assert!(error.starts_with("mounts[3].options[1]: \"size\": bind mounts cannot have"), "{error}");
+        assert!(error.starts_with("mounts[3].options[1]: \"size=1\": bind mounts cannot have"), "{error}");
     }
 
     #[test]

@@ -291,7 +291,7 @@ fn unified_comes_last_a_line_at_a_time_and_is_refused_on_v1() {
     );
     assert_eq!(
         refused(v1(&resources(all))),
-        "linux.resources.unified: invalid configuration: cannot use unified on cgroup v1"
+        "linux.resources.unified: \"cgroup.freeze\": invalid configuration: cannot use unified on cgroup v1"
     );
     for (file, wanted) in [
         ("memory/high", "must be a file name (no slashes)"),

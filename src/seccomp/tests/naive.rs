@@ -37,7 +37,7 @@ pub(super) fn run(program: &[seccompiler::sock_filter], arch: u32, number: u32, 
     args.iter().for_each(|arg| data.extend(arg.to_le_bytes()));
     let (mut at, mut accumulator, mut steps) = (0usize, 0u32, 0);
     loop {
-        let insn = program[at];
+        let insn = &program[at];
         at += 1;
         steps += 1;
         let skip = |holds: bool| usize::from(if holds { insn.jt } else { insn.jf });
