@@ -168,16 +168,6 @@ table! {
 }
 
 #[test]
-fn terminal_on_create_without_a_console_socket() {
-    case(|| {
-        let mut bundle = Bundle::new();
-        set(&mut bundle, "/process/terminal", json!(true));
-        let container = bundle.container();
-        refused(&container, container.create(), &["process.terminal"]);
-    });
-}
-
-#[test]
 fn namespaces_are_an_object() {
     case(|| {
         if !ours() {
@@ -196,6 +186,16 @@ fn unified_keys_that_cannot_be() {
             let words = if cgroup_v2() { vec![field, key] } else { vec![field] };
             broken(|bundle| set(bundle, "/linux/resources/unified", json!({key: "1"})), &words);
         }
+    });
+}
+
+#[test]
+fn terminal_on_create_without_a_console_socket() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/process/terminal", json!(true));
+        let container = bundle.container();
+        refused(&container, container.create(), &["process.terminal"]);
     });
 }
 

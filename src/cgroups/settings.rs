@@ -178,13 +178,15 @@ fn memory_v2(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()> {
 
 /// config.json counts memory and swap together, v2 swap alone. -1: no limit.
 fn swap_v2(limit: Option<i64>, swap: Option<i64>) -> Result<Option<i64>> {
-    let refused = |text: &str| Err(Error::at("linux.resources.memory.swap", text));
+    let refused = |text: String| Err(Error::at("linux.resources.memory.swap", text));
     match (limit, swap) {
         (Some(-1), None) | (_, Some(-1)) => Ok(Some(-1)),
         (_, None) => Ok(None),
         (Some(-1), Some(swap)) => Ok(Some(swap)),
-        (None, Some(_)) => refused("unable to set swap limit without memory limit"),
-        (Some(limit), Some(swap)) if swap < limit => refused("memory+swap limit should be >= memory limit"),
+        (None, Some(swap)) => refused(format!("{swap}: unable to set swap limit without memory limit")),
+        (Some(limit), Some(swap)) if swap < limit => {
+            refused(format!("{swap}: memory+swap limit should be >= memory limit, which is {limit}"))
+        }
         (Some(limit), Some(swap)) => Ok(Some(swap.saturating_sub(limit))),
     }
 }

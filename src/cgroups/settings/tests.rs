@@ -85,8 +85,8 @@ fn memory_on_v2() {
 #[test]
 fn memory_that_makes_no_sense_is_refused() {
     for (memory, wanted) in [
-        (json!({"swap": 100}), "swap: unable to set swap limit without memory limit"),
-        (json!({"limit": 100, "swap": 50}), "swap: memory+swap limit should be >= memory limit"),
+        (json!({"swap": 100}), "swap: 100: unable to set swap limit without memory limit"),
+        (json!({"limit": 100, "swap": 50}), "swap: 50: memory+swap limit should be >= memory limit, which is 100"),
         (json!({"limit": -2}), "limit: invalid memory value: -2"),
         (json!({"reservation": -7}), "reservation: invalid memory value: -7"),
     ] {
