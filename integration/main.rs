@@ -40,5 +40,6 @@ mod mounts;
 mod namespaces;
 mod parallel;
 mod run;
+mod scheduling;
 mod support;
 mod tty;

@@ -179,6 +179,7 @@ fn carry_out(
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
     set_oom_score(&plan, &host, pid)?;
+    set_scheduler(&plan, pid)?;
     let terminal = terminal(supervised.terminal, &plan, console)?;
     container.write_init(&host.proc, pid, &existing)?;
     if let Some(path) = &request.pid_file {
@@ -232,6 +233,28 @@ fn set_oom_score(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
         let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
         if errno == rustix::io::Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
     })
+}
+
+/// From outside: in a user namespace the child has no right to raise anything. When it is ready: a low priority must not
+/// slow its own work down.
+fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
+    let Some(process) = &plan.child.process else { return Ok(()) };
+    let failed = |field: &str, what: String, errno: rustix::io::Errno| {
+        let error = Error::at(field, what).errno(errno);
+        if errno == rustix::io::Errno::PERM {
+            error.hint("it needs CAP_SYS_NICE, and for a real-time policy cpu.rt_runtime_us where cgroup v1 has that")
+        } else {
+            error
+        }
+    };
+    if let Some(attr) = &process.scheduling.scheduler {
+        sys::sched_setattr(pid, attr).map_err(|errno| failed("process.scheduler", format!("set {attr}"), errno))?;
+    }
+    if let Some(priority) = process.scheduling.io_priority {
+        let what = format!("set class {} and level {}", priority >> 13, priority & 7);
+        sys::ioprio_set(pid, priority).map_err(|errno| failed("process.ioPriority", what, errno))?;
+    }
+    Ok(())
 }
 
 /// Raises hard limits, from outside a user namespace, where that may be permitted. The child then sets each limit by

@@ -74,6 +74,17 @@ pub(crate) fn path_at(text: &[u8], line: usize, column: usize) -> String {
     walk.path()
 }
 
+/// Whether a field is there, such as `linux.resources.pids.limit`. Not for elements of arrays.
+pub(crate) fn contains(text: &[u8], path: &str) -> bool {
+    let mut walk = Walk::new(text);
+    while walk.step() {
+        if walk.path() == path {
+            return true;
+        }
+    }
+    false
+}
+
 /// The first place where an array stands for an object: its path and line.
 pub(crate) fn array_for_object(text: &[u8]) -> Option<(String, usize)> {
     let mut walk = Walk::new(text);

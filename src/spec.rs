@@ -61,7 +61,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
         Ok(spec) => match json::array_for_object(bytes) {
-            None => Ok(Loaded { spec, warnings: Vec::new() }),
+            None => Ok(Loaded { spec: with_presence(spec, bytes)?, warnings: Vec::new() }),
             Some((field, line)) => {
                 Err(at(&field, format!("expected an object, found an array (config.json line {line})")))
             }
@@ -70,18 +70,55 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     }
 }
 
-/// The slow path: finds out which field is wrong, and takes unknown capabilities out.
+/// Some fields have a default in oci-spec, which makes an absent one look like a 0 that was given.
+fn with_presence(mut spec: Spec, bytes: &[u8]) -> Result<Spec> {
+    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some()) {
+        for field in ["process.ioPriority.class", "process.ioPriority.priority"] {
+            if !json::contains(bytes, field) {
+                return Err(Error::at(field, "is missing"));
+            }
+        }
+    }
+    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(resources) = resources
+        && resources.pids().is_some_and(|pids| pids.limit() == 0)
+        && !json::contains(bytes, "linux.resources.pids.limit")
+    {
+        // Without a limit nothing is to be changed (config-linux.md, PIDs, since 1.3).
+        resources.set_pids(None);
+    }
+    Ok(spec)
+}
+
+/// The slow path: finds out which field is wrong, takes unknown capabilities out, and gives flags of the scheduler the
+/// names that oci-spec 0.10 knows them by.
 fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
     let field = json::path_at(bytes, error.line(), error.column());
-    if field.starts_with("process.capabilities.")
+    if (field.starts_with("process.capabilities.") || field.starts_with("process.scheduler.flags"))
         && let Ok(mut value) = serde_json::from_slice(bytes)
     {
         let warnings = drop_unknown_capabilities(&mut value);
-        if !warnings.is_empty() {
+        if rename_scheduler_flags(&mut value) || !warnings.is_empty() {
             return Ok(Loaded { warnings, ..parse(value.to_string().as_bytes())? });
         }
     }
     Err(located(&field, error))
+}
+
+/// config.md says `SCHED_FLAG_RESET_ON_FORK` and `SCHED_FLAG_DL_OVERRUN`. True if something was renamed.
+fn rename_scheduler_flags(value: &mut serde_json::Value) -> bool {
+    let flags = value.pointer_mut("/process/scheduler/flags").and_then(serde_json::Value::as_array_mut);
+    let mut renamed = false;
+    for flag in flags.into_iter().flatten() {
+        let name = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = name.into();
+        renamed = true;
+    }
+    renamed
 }
 
 fn at(field: &str, text: String) -> Error {
@@ -185,6 +222,41 @@ mod tests {
             loaded.as_ref().map(|loaded| loaded.warnings.clone()),
             Ok(vec!["process.capabilities.bounding: \"CAP_BANANA\" is not a capability, ignored".to_owned()])
         );
+    }
+
+    #[test]
+    fn every_scheduler_flag_of_the_specification_is_known() {
+        let flags = [
+            "RESET_ON_FORK",
+            "RECLAIM",
+            "DL_OVERRUN",
+            "KEEP_POLICY",
+            "KEEP_PARAMS",
+            "UTIL_CLAMP_MIN",
+            "UTIL_CLAMP_MAX",
+        ];
+        let flags = flags.map(|flag| format!("\"SCHED_FLAG_{flag}\"")).join(",");
+        let config = format!(
+            r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{}},"scheduler":{{"policy":"SCHED_OTHER","flags":[{flags}]}}}}}}"#
+        );
+        assert_eq!(error(&config), "");
+        assert!(error(&config.replace("RECLAIM", "BANANA")).starts_with("process.scheduler.flags[1]: unknown variant"));
+    }
+
+    #[test]
+    fn an_absent_limit_is_not_a_limit_of_0() {
+        let pids = |pids: &str| {
+            let config = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{{"pids":{pids}}}}}}}"#);
+            let spec = parse(config.as_bytes()).map_err(|error| error.to_string()).unwrap().spec;
+            spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().map(|pids| pids.limit())
+        };
+        assert_eq!(pids("{}"), None);
+        assert_eq!(pids(r#"{"limit":0}"#), Some(0));
+        let config = |io: &str| {
+            error(&format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{}},"ioPriority":{io}}}}}"#))
+        };
+        assert_eq!(config(r#"{"class":"IOPRIO_CLASS_BE"}"#), "process.ioPriority.priority: is missing");
+        assert_eq!(config(r#"{"priority":0}"#), "process.ioPriority.class: is missing");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl Init<'_> {
         let program = program::find(process)?;
         // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
         self.close_descriptors()?;
+        schedule(process)?;
         set_limits(process)?;
         // As late as can be: from here on every call needs the profile's permission.
         identity::filter_if_no_new_privileges(process)?;
@@ -262,6 +263,17 @@ fn not_dumpable() -> Result<(), Fault> {
 /// The caller's terminal must not be the container's (CVE-2017-5226).
 fn new_session() -> Result<(), Fault> {
     rustix::process::setsid().map(drop).map_err(|errno| Fault::new(Step::Session, errno))
+}
+
+/// What only the process itself can set, and what exec keeps. The scheduler is set by the parent.
+fn schedule(process: &ProcessPlan) -> Result<(), Fault> {
+    if let Some(policy) = &process.scheduling.memory_policy {
+        sys::set_mempolicy(policy).map_err(|errno| Fault::new(Step::MemoryPolicy, errno))?;
+    }
+    if let Some(persona) = process.scheduling.personality {
+        sys::personality(persona).map_err(|errno| Fault::new(Step::Personality, errno))?;
+    }
+    Ok(())
 }
 
 /// After everything that a small limit could make fail: descriptors, memory.

@@ -219,6 +219,12 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
             let text = limit.map_or(String::new(), |limit| format!("set soft {} and hard {}", limit.soft, limit.hard));
             Error::at(format!("process.rlimits[{item}]"), text)
         }
+        Step::MemoryPolicy => {
+            let policy = process.and_then(|process| process.scheduling.memory_policy.as_ref());
+            Error::at("linux.memoryPolicy", format!("set {}", policy.map_or("it", |policy| &policy.text)))
+                .hint("the nodes of this host are in /sys/devices/system/node/online; some modes and flags need a newer kernel")
+        }
+        Step::Personality => Error::at("linux.personality", "set it"),
         Step::PreservedFd => Error::at("--preserve-fds", format!("descriptor {item}")),
         Step::NoProcess => Error::at("process", "is missing: there is nothing to start"),
         other => Error::new(format!("container init: {other:?}")),

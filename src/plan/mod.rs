@@ -8,6 +8,7 @@ mod explain;
 mod hooks;
 mod namespaces;
 mod process;
+mod scheduling;
 mod sysctl;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, late as late_hooks};
 pub(crate) use namespaces::{Joined, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
+pub(crate) use scheduling::{MemoryPolicy, SchedAttr};
 pub(crate) use sysctl::Sysctl;
 
 use crate::cgroups::devices::Rule;
@@ -175,13 +177,9 @@ fn check_unsupported(spec: &Spec) -> Result<()> {
             there(linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()))),
         ),
         ("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some()))),
-        ("linux.memoryPolicy", there(linux.is_some_and(|linux| linux.memory_policy().is_some()))),
-        ("linux.personality", there(linux.is_some_and(|linux| linux.personality().is_some()))),
         ("linux.mountLabel", quoted(linux.map(Linux::mount_label))),
         ("process.apparmorProfile", quoted(process.map(Process::apparmor_profile))),
         ("process.selinuxLabel", quoted(process.map(Process::selinux_label))),
-        ("process.scheduler", there(process.is_some_and(|process| process.scheduler().is_some()))),
-        ("process.ioPriority", there(process.is_some_and(|process| process.io_priority().is_some()))),
     ];
     match present.into_iter().find_map(|(field, value)| value.map(|value| (field, value))) {
         Some((field, value)) => Err(Error::at(field, format!("{value}is not supported by this version"))),

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, PosixRlimitType, Process};
 
+use super::scheduling::{self, Scheduling};
 use super::{Facts, Namespaces};
 use crate::error::{Error, Result};
 use crate::rootfs::plan::{RootPath, c_string};
@@ -30,6 +31,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) last_cap: u8,
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) no_new_privileges: bool,
+    pub(crate) scheduling: Scheduling,
     pub(crate) terminal: bool,
     /// Rows and columns.
     pub(crate) console_size: Option<(u16, u16)>,
@@ -94,6 +96,7 @@ pub(super) fn plan(
         last_cap: facts.last_cap,
         rlimits: rlimits(process)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
+        scheduling: scheduling::plan(process, linux)?,
         terminal,
         console_size: if terminal { console_size(process)? } else { None },
         seccomp,

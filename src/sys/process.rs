@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
 
 use super::{Result, check};
+use crate::plan::{MemoryPolicy, SchedAttr};
 
 /// pidfd_send_signal(2) for any signal number, real-time ones included.
 pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
@@ -50,6 +51,37 @@ pub(crate) fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<(
         )
     })
     .map(drop)
+}
+
+/// sched_setattr(2).
+pub(crate) fn sched_setattr(pid: Pid, attr: &SchedAttr) -> Result<()> {
+    // SAFETY: `attr` is a sched_attr that says its own size, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, pid.as_raw_nonzero().get(), &raw const *attr, 0) }).map(drop)
+}
+
+/// ioprio_set(2) of one process.
+pub(crate) fn ioprio_set(pid: Pid, priority: libc::c_int) -> Result<()> {
+    /// linux/ioprio.h.
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    // SAFETY: numbers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid.as_raw_nonzero().get(), priority) })
+        .map(drop)
+}
+
+/// set_mempolicy(2) of this process.
+pub(crate) fn set_mempolicy(policy: &MemoryPolicy) -> Result<()> {
+    // The kernel counts one bit less than it is told.
+    let bits = policy.nodes.len() * 64 + 1;
+    let nodes = if policy.nodes.is_empty() { std::ptr::null() } else { policy.nodes.as_ptr() };
+    let bits = if nodes.is_null() { 0 } else { bits };
+    // SAFETY: the mask is valid for the number of bits given, or absent with none.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, policy.mode, nodes, bits) }).map(drop)
+}
+
+/// personality(2) of this process.
+pub(crate) fn personality(persona: u64) -> Result<()> {
+    // SAFETY: a number only.
+    check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
 }
 
 /// `keyctl(KEYCTL_JOIN_SESSION_KEYRING)`: a new session keyring of that name, or the existing one. Returns its id.
