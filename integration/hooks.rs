@@ -340,3 +340,40 @@ fn poststop_runs_after_a_run() {
         assert_eq!(words(&log), "poststop");
     });
 }
+
+/// crun's annotations, which Podman's users know.
+#[test]
+fn output_of_hooks_goes_to_the_files_of_the_annotations() {
+    case(|| {
+        let say = |word: &str| hook(&format!("echo {word}; echo {word}-error >&2"));
+        let mut bundle = Bundle::sh("true");
+        let (stdout, stderr) = (bundle.directory.join("out"), bundle.directory.join("err"));
+        bundle.set(
+            "/annotations",
+            json!({"run.oci.hooks.stdout": stdout.to_str().unwrap(), "run.oci.hooks.stderr": stderr.to_str().unwrap()}),
+        );
+        let inner = inner_hook("echo startContainer; echo startContainer-error >&2");
+        bundle.set("/hooks/startContainer", json!([inner]));
+        for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+            bundle.set(&format!("/hooks/{name}"), json!([say(name)]));
+        }
+        let container = bundle.container();
+        container.run().ok();
+        let all = "prestart createRuntime createContainer startContainer poststart poststop";
+        assert_eq!(words(&stdout), all);
+        assert_eq!(words(&stderr), all.split(' ').map(|name| format!("{name}-error")).collect::<Vec<_>>().join(" "));
+    });
+}
+
+#[test]
+fn output_of_hooks_to_a_file_that_cannot_be_made() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/annotations", json!({"run.oci.hooks.stdout": "/nosuch/file"}));
+        bundle.set("/hooks/createRuntime", json!([hook("true")]));
+        let container = bundle.container();
+        let output = container.create().fails();
+        assert!(output.stderr.contains("/nosuch/file"), "{output:?}");
+        container.nothing_left();
+    });
+}

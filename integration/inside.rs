@@ -580,6 +580,20 @@ fn cwd_that_only_root_may_enter() {
     });
 }
 
+/// `podman run --group-add keep-groups`.
+#[test]
+fn groups_are_kept_with_the_annotation() {
+    case(|| {
+        let own = text("/proc/self/status");
+        let own = own.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap().trim();
+        let status = status(|bundle| {
+            bundle.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+            bundle.set("/process/user/additionalGids", json!([5]));
+        });
+        assert_eq!(status["Groups"], own);
+    });
+}
+
 #[test]
 fn oom_score() {
     case(|| {

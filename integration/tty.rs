@@ -3,15 +3,16 @@
 use std::fs::File;
 use std::io::{IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcgetwinsize, tcsetwinsize};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Lines, Running, case, deadline, readable, wait_for_end};
+use crate::support::{Bundle, Call, Container, Lines, Running, case, deadline, readable, text, wait_for_end};
 
 /// A terminal as a user has one: what the user types and sees, and the other side.
 struct Terminal {
@@ -185,9 +186,15 @@ fn terminal_inside() {
 /// Creates a container with a console socket; returns the terminal's master and what was sent beside it. `None`: the
 /// runtime refused.
 pub(crate) fn create_with_console(container: &Container) -> Option<(OwnedFd, Vec<u8>)> {
-    let path = container.bundle.directory.join("console.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let running = container.call_bundle("create", &["--console-socket", path.to_str().unwrap()]).spawn();
+    let path = container.bundle.directory.join("socket");
+    sent_to_socket(&path, || container.call_bundle("create", &["--console-socket", path.to_str().unwrap()]))
+}
+
+/// Listens at `path` during a call; returns the one descriptor that is sent there, and the bytes beside it. `None`: the
+/// call failed.
+fn sent_to_socket(path: &Path, call: impl FnOnce() -> Call) -> Option<(OwnedFd, Vec<u8>)> {
+    let listener = UnixListener::bind(path).unwrap();
+    let running = call().spawn();
     // The runtime may wait for its partner: it is accepted before the end of the call is waited for.
     listener.set_nonblocking(true).unwrap();
     let stream = loop {
@@ -289,6 +296,50 @@ fn console_socket_that_is_not_there() {
     case(|| {
         let container = with_terminal(Bundle::new());
         container.call_bundle("create", &["--console-socket", "/nosuch/socket"]).run().fails();
+        container.nothing_left();
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- pidfd socket
+
+#[track_caller]
+fn is_pidfd_of_init(container: &Container, fd: &OwnedFd) {
+    // A pidfd shows its process in /proc/<pid>/fdinfo (pidfd_open(2)).
+    let info = text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
+    assert!(info.lines().any(|line| line == format!("Pid:\t{}", container.pid())), "{info}");
+}
+
+#[test]
+fn pidfd_socket_gets_a_pidfd_of_init() {
+    case(|| {
+        let container = Bundle::new().container();
+        let path = container.bundle.directory.join("socket");
+        let option = format!("--pidfd-socket={}", path.display());
+        let (pidfd, payload) =
+            sent_to_socket(&path, || container.call_bundle("create", &[&option])).expect("a descriptor");
+        is_pidfd_of_init(&container, &pidfd);
+        assert_eq!(payload, b"standard", "the word of runc");
+    });
+}
+
+#[test]
+fn pidfd_socket_by_annotation() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let path = bundle.directory.join("socket");
+        bundle.set("/annotations", json!({"run.oci.pidfd_receiver": path.to_str().unwrap()}));
+        let container = bundle.container();
+        let (pidfd, _) = sent_to_socket(&path, || container.call_bundle("create", &[])).expect("a descriptor");
+        is_pidfd_of_init(&container, &pidfd);
+    });
+}
+
+#[test]
+fn pidfd_socket_that_is_not_there() {
+    case(|| {
+        let container = Bundle::new().container();
+        let output = container.call_bundle("create", &["--pidfd-socket", "/nosuch/socket"]).run().fails();
+        assert!(output.stderr.contains("/nosuch/socket"), "{output:?}");
         container.nothing_left();
     });
 }

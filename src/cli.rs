@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Write an example configuration
     Spec(Spec),
+    /// Print what this program can do, as JSON
+    Features,
 }
 
 /// `create`.
@@ -118,6 +120,9 @@ pub(crate) struct NewContainer {
     /// AF_UNIX socket that gets the terminal's master
     #[arg(long, value_name = "SOCKET")]
     pub(crate) console_socket: Option<PathBuf>,
+    /// AF_UNIX socket that gets a pidfd of init
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
     /// Descriptors to pass to the container besides stdio: 3, 4, ... up to this many
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) preserve_fds: u32,

@@ -16,7 +16,7 @@ use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
 use crate::init::Init;
 use crate::logging::Log;
-use crate::plan::{self, Facts, HookFailure, HookPlan, Options, Plan};
+use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Options, Plan};
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
 use crate::sync::{Message, ParentEnd};
@@ -30,6 +30,7 @@ pub(crate) struct Request {
     pub(crate) bundle: PathBuf,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     pub(crate) preserve_fds: u32,
@@ -70,10 +71,14 @@ pub(crate) fn create(root: &Root, request: &Request, log: &Log) -> Result<()> {
 pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created> {
     let (plan, host) = decide(request, log)?;
     check_terminal(&plan, request)?;
-    let console = request.console_socket.as_deref().map(open::console_socket).transpose()?;
+    let sockets = Sockets {
+        console: request.console_socket.as_deref().map(|path| open::socket("--console-socket", path)).transpose()?,
+        pidfd: pidfd_socket(request, &plan)?,
+    };
+    let hook_output = open::hook_output(&plan.acting.hook_output)?;
     let joined = open::namespaces(&host, &plan.child)?;
     let mut rollback = Rollback::new();
-    let made = carry_out(root, request, log, plan, host, console, &joined, &mut rollback);
+    let made = carry_out(root, request, log, plan, host, sockets, &hook_output, &joined, &mut rollback);
     made.map_err(|error| rollback.undo(error))
 }
 
@@ -113,6 +118,18 @@ fn check_terminal(plan: &Plan, request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// Sockets that get something of the new container.
+struct Sockets {
+    console: Option<OwnedFd>,
+    pidfd: Option<OwnedFd>,
+}
+
+fn pidfd_socket(request: &Request, plan: &Plan) -> Result<Option<OwnedFd>> {
+    let asked = request.pidfd_socket.as_ref().map(|path| ("--pidfd-socket", path));
+    let annotated = plan.acting.pidfd_receiver.as_ref().map(|path| ("annotations[\"run.oci.pidfd_receiver\"]", path));
+    asked.or(annotated).map(|(field, path)| open::socket(field, path)).transpose()
+}
+
 #[expect(clippy::too_many_arguments, reason = "the list of what `make` has opened; it is called once")]
 fn carry_out(
     root: &Root,
@@ -120,7 +137,8 @@ fn carry_out(
     log: &Log,
     plan: Plan,
     host: Host,
-    console: Option<OwnedFd>,
+    sockets: Sockets,
+    hook_output: &hooks::Output,
     joined: &[OwnedFd],
     rollback: &mut Rollback,
 ) -> Result<Created> {
@@ -144,6 +162,7 @@ fn carry_out(
         hooks: &plan.hooks,
         state: &state,
         bundle: &record.bundle,
+        hook_output,
         rootfs: &record.rootfs,
         proc: host.proc.as_fd(),
         trees: &trees,
@@ -180,7 +199,12 @@ fn carry_out(
     record.cgroup.apply_devices(&plan.device_rules)?;
     set_oom_score(&plan, &host, pid)?;
     set_scheduler(&plan, pid)?;
-    let terminal = terminal(supervised.terminal, &plan, console)?;
+    let terminal = terminal(supervised.terminal, &plan, sockets.console)?;
+    if let Some(socket) = &sockets.pidfd {
+        // runc's word for an init, as opposed to "setns" for an exec.
+        sys::sendmsg_fd(socket.as_fd(), b"standard", pidfd.as_fd())
+            .map_err(|errno| Error::at("--pidfd-socket", "send the pidfd").errno(errno))?;
+    }
     container.write_init(&host.proc, pid, &existing)?;
     if let Some(path) = &request.pid_file {
         rollback.pid_file(path);
@@ -340,8 +364,10 @@ impl Supervisor<'_> {
                 Ok(Message::NeedHooks) => {
                     let pid = child.pid.as_raw_nonzero().get();
                     self.rollback.poststop(self.plan, self.state, &self.record.bundle);
-                    run_hooks(&self.plan.hooks.prestart, &self.state.json("creating", pid), &self.record.bundle)?;
-                    run_hooks(&self.plan.hooks.create_runtime, &self.state.json("creating", pid), &self.record.bundle)?;
+                    let (state, bundle) = (self.state.json("creating", pid), &self.record.bundle);
+                    let output = &self.plan.acting.hook_output;
+                    run_hooks(&self.plan.hooks.prestart, &state, bundle, output)?;
+                    run_hooks(&self.plan.hooks.create_runtime, &state, bundle, output)?;
                     self.go_on(&child)?;
                 }
                 Ok(Message::Terminal(master)) => child.terminal = Some(master),
@@ -383,12 +409,12 @@ impl Supervisor<'_> {
 }
 
 /// Runs hooks of the runtime's namespaces. A hook that gives no environment gets ours.
-pub(crate) fn run_hooks(list: &[HookPlan], state: &str, bundle: &Path) -> Result<()> {
+pub(crate) fn run_hooks(list: &[HookPlan], state: &str, bundle: &Path, output: &HookOutput) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let environment = own_environment();
-    let place = hooks::Place { cwd: bundle, environment: &environment };
+    let place = hooks::Place { cwd: bundle, environment: &environment, output: &open::hook_output(output)? };
     hooks::run(list, state, &place).map_err(|failed| {
         let Some(hook) = list.get(failed.index) else { return Error::new("hook") };
         let failure = match failed.failure {

@@ -123,8 +123,9 @@ fn empty(record: &Record, existing: &[PathBuf]) -> Result<()> {
 fn poststop(record: &Record) -> Result<()> {
     let hooks = plan::late_hooks(record.hooks.as_ref())?;
     let state = StateText::new(&record.id, &record.bundle, &record.annotations);
+    let output = plan::acting(&record.annotations)?.hook_output;
     for hook in hooks.poststop.chunks(1) {
-        if let Err(error) = run_hooks(hook, &state.json("stopped", 0), &record.bundle) {
+        if let Err(error) = run_hooks(hook, &state.json("stopped", 0), &record.bundle, &output) {
             crate::logging::warn_on_stderr(&error);
         }
     }

@@ -73,6 +73,21 @@ pub(crate) struct Place<'a> {
     pub(crate) cwd: &'a std::path::Path,
     /// The environment of hooks that give none.
     pub(crate) environment: &'a [CString],
+    pub(crate) output: &'a Output,
+}
+
+/// Files for the output of hooks; where there is none, it goes into a pipe, and its end into the error.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    pub(crate) stdout: Option<OwnedFd>,
+    pub(crate) stderr: Option<OwnedFd>,
+}
+
+impl Output {
+    /// The descriptors.
+    pub(crate) fn fds(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [self.stdout.as_ref().map(AsFd::as_fd), self.stderr.as_ref().map(AsFd::as_fd)]
+    }
 }
 
 /// Runs the hooks of a list in order, and stops at the first that fails.
@@ -129,8 +144,9 @@ fn execute(
     let prepare = || -> sys::Result<()> {
         rustix::process::setsid()?;
         rustix::stdio::dup2_stdin(stdin)?;
-        rustix::stdio::dup2_stdout(output)?;
-        rustix::stdio::dup2_stderr(output)?;
+        let [stdout, stderr] = place.output.fds();
+        rustix::stdio::dup2_stdout(stdout.unwrap_or(output))?;
+        rustix::stdio::dup2_stderr(stderr.unwrap_or(output))?;
         rustix::process::chdir(place.cwd)?;
         sys::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
         sys::reset_handlers();

@@ -6,6 +6,7 @@ mod console;
 mod create;
 mod delete;
 mod error;
+mod features;
 mod hooks;
 mod host;
 mod init;
@@ -101,6 +102,9 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     if let Command::Spec(spec) = &command {
         return spec_template::spec(&spec.bundle, spec.rootless).map(|()| 0);
     }
+    if let Command::Features = &command {
+        return features::features().map(|()| 0);
+    }
     let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
     if global.systemd_cgroup && matches!(command, Command::Create(_) | Command::Run(_)) {
         return Err(Error::at("--systemd-cgroup", "the systemd cgroup driver is not supported by this version"));
@@ -131,7 +135,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         }
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
-        Command::Spec(_) => Ok(0),
+        Command::Spec(_) | Command::Features => Ok(0),
     }
 }
 
@@ -145,6 +149,7 @@ fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
         bundle: options.bundle,
         pid_file: options.pid_file.map(|path| absolute("--pid-file", path)).transpose()?,
         console_socket: options.console_socket,
+        pidfd_socket: options.pidfd_socket,
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
         preserve_fds: options.preserve_fds,

@@ -6,14 +6,15 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use crate::cgroups::{Cgroup, Version};
 use crate::error::{Error, Result};
+use crate::hooks::Output;
 use crate::host::Host;
-use crate::plan::{ChildPlan, Joined, Plan};
+use crate::plan::{ChildPlan, HookOutput, Joined, Plan};
 use crate::rootfs::plan::{HostPath, MountKind};
 use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
 
@@ -132,9 +133,22 @@ fn hierarchy(controllers: &str, tree: Option<OwnedFd>) -> Result<Hierarchy> {
     Ok(Hierarchy { name: string(named.unwrap_or(controllers))?, links, tree, params })
 }
 
-/// Connects to a console socket. A path too long for `sockaddr_un` is reached through its directory.
-pub(crate) fn console_socket(path: &Path) -> Result<OwnedFd> {
-    let failed = |errno: rustix::io::Errno| Error::at("--console-socket", format!("connect to {path:?}")).errno(errno);
+/// Opens the files for the output of hooks.
+pub(crate) fn hook_output(plan: &HookOutput) -> Result<Output> {
+    let open = |name: &str, path: Option<&PathBuf>| {
+        let Some(path) = path else { return Ok(None) };
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::open(path, flags, mode).map(Some).map_err(|errno| {
+            Error::at(format!("annotations[\"run.oci.hooks.{name}\"]"), format!("open {path:?}")).errno(errno)
+        })
+    };
+    Ok(Output { stdout: open("stdout", plan.stdout.as_ref())?, stderr: open("stderr", plan.stderr.as_ref())? })
+}
+
+/// Connects to a socket that the caller listens on. A path too long for `sockaddr_un` is reached through its directory.
+pub(crate) fn socket(field: &str, path: &Path) -> Result<OwnedFd> {
+    let failed = |errno: rustix::io::Errno| Error::at(field, format!("connect to {path:?}")).errno(errno);
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
     let (directory, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());

@@ -8,7 +8,7 @@ use crate::cgroups::Cgroup;
 use crate::create::{reap, run_hooks};
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
-use crate::plan::{self, Plan};
+use crate::plan::{self, HookOutput, Plan};
 use crate::state::Container;
 use crate::sys;
 
@@ -30,6 +30,7 @@ struct Poststop {
     hooks: Option<oci_spec::runtime::Hooks>,
     state: String,
     bundle: PathBuf,
+    output: HookOutput,
 }
 
 impl Rollback {
@@ -76,7 +77,8 @@ impl Rollback {
     /// From here on poststop hooks belong to an end.
     pub(crate) fn poststop(&mut self, plan: &Plan, state: &StateText, bundle: &Path) {
         let state = state.json("stopped", 0);
-        self.poststop = Some(Poststop { hooks: plan.late_hooks.clone(), state, bundle: bundle.to_owned() });
+        let (hooks, output) = (plan.late_hooks.clone(), plan.acting.hook_output.clone());
+        self.poststop = Some(Poststop { hooks, state, bundle: bundle.to_owned(), output });
     }
 
     /// All is well: nothing is undone.
@@ -111,7 +113,8 @@ impl Rollback {
         }
         if let Some(poststop) = &self.poststop {
             let hooks = plan::late_hooks(poststop.hooks.as_ref());
-            check(hooks.and_then(|hooks| run_hooks(&hooks.poststop, &poststop.state, &poststop.bundle)));
+            let Poststop { state, bundle, output, .. } = poststop;
+            check(hooks.and_then(|hooks| run_hooks(&hooks.poststop, state, bundle, output)));
         }
         error
     }

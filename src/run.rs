@@ -60,7 +60,8 @@ fn start(created: &Created, log: &Log) -> Result<()> {
     }
     created.container.unlock();
     let pid = created.pid.as_raw_nonzero().get();
-    run_hooks(&created.plan.hooks.poststart, &created.state.json("running", pid), &created.record.bundle)
+    let (hooks, output) = (&created.plan.hooks.poststart, &created.plan.acting.hook_output);
+    run_hooks(hooks, &created.state.json("running", pid), &created.record.bundle, output)
 }
 
 /// Forwards signals and the terminal until the program has ended.

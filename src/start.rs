@@ -81,7 +81,8 @@ fn poststart(proc: &OwnedFd, container: &Container, record: &Record, process: &I
     let hooks = plan::late_hooks(record.hooks.as_ref())?;
     let state = StateText::new(&record.id, &record.bundle, &record.annotations);
     let pid = process.pid.as_raw_nonzero().get();
-    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle).map_err(|error| {
+    let output = plan::acting(&record.annotations)?.hook_output;
+    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output).map_err(|error| {
         let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
         match delete::wait_for_end(&process.pidfd).and_then(|()| delete::destroy(proc, container)) {
             Ok(()) => error,

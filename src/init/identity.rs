@@ -16,6 +16,7 @@ use crate::sys::{self, Errno};
 /// the ids, and then nothing any more.
 pub(super) fn take_on(
     process: &ProcessPlan,
+    keep_groups: bool,
     cwd: OwnedFd,
     proc: BorrowedFd<'_>,
     sync: &ChildEnd<'_>,
@@ -30,7 +31,7 @@ pub(super) fn take_on(
         load_filter(process)?;
     }
     drop_bounding(process)?;
-    set_ids(process)?;
+    set_ids(process, keep_groups)?;
     set_capabilities(&process.capabilities, sync)?;
     match entered {
         // Root without CAP_DAC_OVERRIDE, or on a file system that knows it not (NFS): then as the user.
@@ -69,12 +70,14 @@ fn capability_bit(capability: u32) -> CapabilitySet {
 
 /// Raw system calls: libc's set*id talk to other threads, which we have not. setgroups also with an empty list: the
 /// caller's groups must not stay.
-fn set_ids(process: &ProcessPlan) -> Result<(), Fault> {
+fn set_ids(process: &ProcessPlan, keep_groups: bool) -> Result<(), Fault> {
     if process.uid != 0 {
         rustix::thread::set_keep_capabilities(true).map_err(|errno| Fault::new(Step::Uid, errno))?;
     }
-    let groups: Vec<Gid> = process.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
-    rustix::thread::set_thread_groups(&groups).map_err(|errno| Fault::new(Step::Groups, errno))?;
+    if !keep_groups {
+        let groups: Vec<Gid> = process.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
+        rustix::thread::set_thread_groups(&groups).map_err(|errno| Fault::new(Step::Groups, errno))?;
+    }
     let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(process.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).map_err(|errno| Fault::new(Step::Gid, errno))?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| Fault::new(Step::Uid, errno))?;

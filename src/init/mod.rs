@@ -30,6 +30,8 @@ pub(crate) struct Init<'a> {
     pub(crate) hooks: &'a HookPlans,
     pub(crate) state: &'a StateText,
     pub(crate) bundle: &'a Path,
+    /// Files for the output of hooks.
+    pub(crate) hook_output: &'a hooks::Output,
     /// The directory of the root file system, in the runtime's mount namespace.
     pub(crate) rootfs: &'a Path,
     /// The root of the host's procfs.
@@ -99,7 +101,7 @@ impl Init<'_> {
         rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
 
         let home = self.home(process);
-        identity::take_on(process, cwd, self.proc, &sync)?;
+        identity::take_on(process, self.plan.keep_groups, cwd, self.proc, &sync)?;
         let program = program::find(process)?;
         // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
         self.close_descriptors()?;
@@ -163,7 +165,7 @@ impl Init<'_> {
             return Ok(());
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let place = hooks::Place { cwd, environment };
+        let place = hooks::Place { cwd, environment, output: self.hook_output };
         hooks::run(list, &self.state.json(status, pid), &place).map_err(|failed| {
             let (errno, sub) = match failed.failure {
                 hooks::Failure::Start(errno) => (errno, 0),
@@ -177,11 +179,13 @@ impl Init<'_> {
         })
     }
 
-    /// Closes everything but stdio, the descriptors to be preserved, the socket and the gate.
+    /// Closes everything but stdio, the descriptors to be preserved, the socket, the gate, and what `startContainer`
+    /// hooks write to.
     fn close_descriptors(&self) -> Result<(), Fault> {
         let fault = |errno| Fault::new(Step::Descriptors, errno);
         let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX);
-        let mut keep = [Some(number(self.sync)), self.gate.map(number)];
+        let output = self.hook_output.fds().map(|fd| fd.map(number));
+        let mut keep = [&[Some(number(self.sync)), self.gate.map(number)][..], &output].concat();
         keep.sort_unstable();
         let mut first = 3 + self.plan.preserve_fds;
         for fd in keep.into_iter().flatten() {

@@ -32,16 +32,21 @@ pub(crate) struct HookPlans {
     pub(crate) poststop: Vec<HookPlan>,
 }
 
+/// Their names, in the order in which they run.
+pub(crate) const NAMES: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
 /// Plans all lists. A `startContainer` hook without an environment gets that of the process.
 pub(super) fn plan(hooks: Option<&Hooks>, process: Option<&ProcessPlan>) -> Result<HookPlans> {
     let Some(hooks) = hooks else { return Ok(HookPlans::default()) };
+    let [prestart, create_runtime, create_container, start_container, poststart, poststop] = NAMES;
     let mut plans = HookPlans {
-        prestart: list("prestart", hooks.prestart().as_ref())?,
-        create_runtime: list("createRuntime", hooks.create_runtime().as_ref())?,
-        create_container: list("createContainer", hooks.create_container().as_ref())?,
-        start_container: list("startContainer", hooks.start_container().as_ref())?,
-        poststart: list("poststart", hooks.poststart().as_ref())?,
-        poststop: list("poststop", hooks.poststop().as_ref())?,
+        prestart: list(prestart, hooks.prestart().as_ref())?,
+        create_runtime: list(create_runtime, hooks.create_runtime().as_ref())?,
+        create_container: list(create_container, hooks.create_container().as_ref())?,
+        start_container: list(start_container, hooks.start_container().as_ref())?,
+        poststart: list(poststart, hooks.poststart().as_ref())?,
+        poststop: list(poststop, hooks.poststop().as_ref())?,
     };
     for hook in &mut plans.start_container {
         if hook.env.is_none() {

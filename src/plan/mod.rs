@@ -3,6 +3,7 @@
 //! Every rule, default, unit and conversion of the runtime specification is here, in `rootfs/plan.rs`, in
 //! `cgroups/settings.rs` and `devices.rs`, and in `seccomp/`. Below the plan nothing reads the configuration again.
 
+mod annotations;
 mod devices;
 mod explain;
 mod hooks;
@@ -17,11 +18,12 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
+pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
 pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
-pub(crate) use hooks::{HookPlan, HookPlans, late as late_hooks};
-pub(crate) use namespaces::{Joined, Namespaces};
+pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};
+pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
-pub(crate) use scheduling::{MemoryPolicy, SchedAttr};
+pub(crate) use scheduling::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
 pub(crate) use sysctl::Sysctl;
 
 use crate::cgroups::devices::Rule;
@@ -66,6 +68,8 @@ pub(crate) struct Plan {
     /// poststart and poststop, for the record: `start` and `delete` run them.
     pub(crate) late_hooks: Option<oci_spec::runtime::Hooks>,
     pub(crate) annotations: BTreeMap<String, String>,
+    /// What some of them ask for.
+    pub(crate) acting: annotations::Acting,
     pub(crate) child: ChildPlan,
     /// To be logged: what is ignored, and why that is right.
     pub(crate) warnings: Vec<String>,
@@ -84,6 +88,8 @@ pub(crate) struct ChildPlan {
     /// None: config.json has no `process`; then the container can be created, and not started.
     pub(crate) process: Option<ProcessPlan>,
     pub(crate) preserve_fds: u32,
+    /// Supplementary groups stay as the caller has them.
+    pub(crate) keep_groups: bool,
 }
 
 /// What is written to uid_map and gid_map, user_namespaces(7).
@@ -110,6 +116,8 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         .map(|process| process::plan(process, linux, facts, &namespaces, &mut warnings))
         .transpose()?;
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
+    let annotations = annotations::all(spec)?;
+    let acting = acting(&annotations)?;
     let child = ChildPlan {
         rootfs: rootfs(spec, linux, options)?,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
@@ -118,6 +126,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         keyring: keyring(options)?,
         process,
         preserve_fds: options.preserve_fds,
+        keep_groups: acting.keep_groups,
         namespaces,
     };
     Ok(Plan {
@@ -129,7 +138,8 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         oom_score_adj: oom_score_adj(spec)?,
         hooks,
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
-        annotations: annotations(spec)?,
+        annotations,
+        acting,
         child,
         warnings,
     })
@@ -300,14 +310,3 @@ fn oom_score_adj(spec: &Spec) -> Result<Option<i32>> {
         value => Ok(value),
     }
 }
-
-fn annotations(spec: &Spec) -> Result<BTreeMap<String, String>> {
-    let map: BTreeMap<_, _> = spec.annotations().clone().unwrap_or_default().into_iter().collect();
-    if map.contains_key("") {
-        return Err(Error::at("annotations", "has an empty key"));
-    }
-    Ok(map)
-}
-
-#[cfg(test)]
-mod tests;

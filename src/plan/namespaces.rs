@@ -63,6 +63,18 @@ impl Namespaces {
     }
 }
 
+/// The kinds of config-linux.md, Namespaces.
+pub(crate) const KINDS: &[LinuxNamespaceType] = &[
+    LinuxNamespaceType::Cgroup,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Network,
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Time,
+    LinuxNamespaceType::User,
+    LinuxNamespaceType::Uts,
+];
+
 /// The name of the kind in the configuration.
 fn kind_name(kind: LinuxNamespaceType) -> &'static str {
     match kind {

@@ -236,6 +236,15 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("ridmap", Effect::IdMap),
 ];
 
+/// The names of all options, sorted: those that are refused by name are not among them.
+pub(crate) fn option_names() -> Vec<String> {
+    let supported = OPTIONS.iter().filter(|(_, effect)| !matches!(effect, Effect::IdMap));
+    let recursive = OPTIONS.iter().filter(|(_, effect)| attrs(effect).is_some()).map(|(name, _)| format!("r{name}"));
+    let mut names: Vec<String> = supported.map(|(name, _)| (*name).to_owned()).chain(recursive).collect();
+    names.sort();
+    names
+}
+
 /// File systems whose superblock other mounts share: a flag of it would not be this mount's alone.
 const SHARED_SUPERBLOCK: &[&str] = &["proc", "sysfs", "mqueue", "devpts", "cgroup", "cgroup2", "bpf", "securityfs"];
 

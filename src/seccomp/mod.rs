@@ -16,7 +16,10 @@ mod table;
 mod tests;
 
 use crate::error::{Error, Result};
-use oci_spec::runtime::{Arch as SpecArch, LinuxSeccomp, LinuxSeccompFilterFlag as Flag};
+use oci_spec::runtime::{
+    Arch as SpecArch, LinuxSeccomp, LinuxSeccompAction as Action, LinuxSeccompFilterFlag as Flag,
+    LinuxSeccompOperator as Operator,
+};
 use program::Arch;
 use rules::{ENOSYS, KILL_THREAD, Profile, Verdict, Verdicts};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +31,64 @@ const MOST_INSTRUCTIONS: usize = 4096;
 const LOG: u32 = 1 << 1;
 /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
 const SPEC_ALLOW: u32 = 1 << 2;
+
+/// The actions of config-linux.md, Seccomp, that rules can have.
+pub(crate) const ACTIONS: &[Action] = &[
+    Action::ScmpActKill,
+    Action::ScmpActKillProcess,
+    Action::ScmpActKillThread,
+    Action::ScmpActTrap,
+    Action::ScmpActErrno,
+    Action::ScmpActTrace,
+    Action::ScmpActAllow,
+    Action::ScmpActLog,
+];
+
+/// The operators of conditions.
+pub(crate) const OPERATORS: &[Operator] = &[
+    Operator::ScmpCmpNe,
+    Operator::ScmpCmpLt,
+    Operator::ScmpCmpLe,
+    Operator::ScmpCmpEq,
+    Operator::ScmpCmpGe,
+    Operator::ScmpCmpGt,
+    Operator::ScmpCmpMaskedEq,
+];
+
+/// The flags with their bits; None: recognized, but without an effect.
+pub(crate) const FLAGS: &[(Flag, Option<u32>)] = &[
+    // The child has one thread: there is nothing to synchronize.
+    (Flag::SeccompFilterFlagTsync, Some(0)),
+    (Flag::SeccompFilterFlagLog, Some(LOG)),
+    (Flag::SeccompFilterFlagSpecAllow, Some(SPEC_ALLOW)),
+    // The kernel takes it only together with a listener (EINVAL), and without one it means nothing.
+    (Flag::SeccompFilterFlagWaitKillableRecv, None),
+];
+
+/// The architectures, and the ABIs that a filter can be for. Others are no architecture of a machine that this program
+/// runs on: its kernel never reports them.
+pub(crate) const ARCHITECTURES: &[(SpecArch, Option<Abi>)] = &[
+    (SpecArch::ScmpArchX86, Some(Abi::X86)),
+    (SpecArch::ScmpArchX86_64, Some(Abi::X86_64)),
+    (SpecArch::ScmpArchX32, Some(Abi::X32)),
+    (SpecArch::ScmpArchArm, Some(Abi::Arm)),
+    (SpecArch::ScmpArchAarch64, Some(Abi::Aarch64)),
+    (SpecArch::ScmpArchMips, None),
+    (SpecArch::ScmpArchMips64, None),
+    (SpecArch::ScmpArchMips64n32, None),
+    (SpecArch::ScmpArchMipsel, None),
+    (SpecArch::ScmpArchMipsel64, None),
+    (SpecArch::ScmpArchMipsel64n32, None),
+    (SpecArch::ScmpArchPpc, None),
+    (SpecArch::ScmpArchPpc64, None),
+    (SpecArch::ScmpArchPpc64le, None),
+    (SpecArch::ScmpArchS390, None),
+    (SpecArch::ScmpArchS390x, None),
+    (SpecArch::ScmpArchParisc, None),
+    (SpecArch::ScmpArchParisc64, None),
+    (SpecArch::ScmpArchRiscv64, None),
+    (SpecArch::ScmpArchLoongarch64, None),
+];
 
 /// A filter, ready for seccomp(2).
 #[derive(Debug)]
@@ -73,15 +134,9 @@ fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> u32 {
     let Some(flags) = profile.flags() else { return SPEC_ALLOW };
     let mut bits = 0;
     for flag in flags {
-        match flag {
-            Flag::SeccompFilterFlagLog => bits |= LOG,
-            Flag::SeccompFilterFlagSpecAllow => bits |= SPEC_ALLOW,
-            // The child has one thread.
-            Flag::SeccompFilterFlagTsync => {}
-            // The kernel takes it only together with a listener (EINVAL), and without one it means nothing.
-            Flag::SeccompFilterFlagWaitKillableRecv => {
-                warnings.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY"));
-            }
+        match FLAGS.iter().find(|(known, _)| known == flag).and_then(|(_, bit)| *bit) {
+            Some(bit) => bits |= bit,
+            None => warnings.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY")),
         }
     }
     bits
@@ -93,14 +148,7 @@ fn abis(machine: Machine, profile: &LinuxSeccomp) -> Vec<Abi> {
         .architectures()
         .iter()
         .flatten()
-        .filter_map(|arch| match arch {
-            SpecArch::ScmpArchX86_64 => Some(Abi::X86_64),
-            SpecArch::ScmpArchX86 => Some(Abi::X86),
-            SpecArch::ScmpArchX32 => Some(Abi::X32),
-            SpecArch::ScmpArchAarch64 => Some(Abi::Aarch64),
-            SpecArch::ScmpArchArm => Some(Abi::Arm),
-            _ => None,
-        })
+        .filter_map(|arch| ARCHITECTURES.iter().find(|(known, _)| known == arch).and_then(|(_, abi)| *abi))
         .collect();
     let own = machine.abis().iter().take(1);
     let others = machine.abis().iter().skip(1).filter(|abi| listed.contains(abi));

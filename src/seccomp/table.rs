@@ -36,7 +36,7 @@ const fn host() -> Option<Machine> {
 
 /// One system call ABI: a set of numbers and a width of arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Abi {
+pub(crate) enum Abi {
     /// 64-bit x86.
     X86_64,
     /// 32-bit x86 (i386).
