@@ -4,6 +4,7 @@
 //! What to write is decided in [`settings`] and [`devices`], which are pure; [`v1`] and [`v2`] know where files are.
 
 pub(crate) mod devices;
+mod layout;
 pub(crate) mod settings;
 mod v1;
 mod v2;
@@ -18,14 +19,11 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub(crate) use layout::Layout;
 use settings::Setting;
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
-/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
-const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
-
 /// Which kind of hierarchy has the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -34,21 +32,6 @@ pub(crate) enum Version {
     V1,
     /// The unified hierarchy.
     V2,
-}
-
-/// The hierarchies of this host, and where this process is in each.
-#[derive(Debug)]
-pub(crate) struct Layout {
-    pub(crate) version: Version,
-    hierarchies: Vec<Hierarchy>,
-}
-
-#[derive(Debug)]
-struct Hierarchy {
-    /// As in /proc/self/cgroup: `cpu,cpuacct`, `name=systemd`, or empty for the unified hierarchy.
-    controllers: String,
-    root: PathBuf,
-    own: String,
 }
 
 /// The container's cgroup: one directory in each hierarchy.
@@ -64,85 +47,6 @@ pub(crate) struct Cgroup {
 pub(crate) struct NotCreated {
     pub(crate) error: Error,
     pub(crate) existing: Vec<PathBuf>,
-}
-
-impl Layout {
-    /// Finds the hierarchies named in `/proc/self/cgroup` below /sys/fs/cgroup.
-    pub(crate) fn detect(proc_self_cgroup: &str) -> Result<Self> {
-        if magic(Path::new(MOUNT_POINT)) == Some(CGROUP2_SUPER_MAGIC) {
-            let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-            let root = PathBuf::from(MOUNT_POINT);
-            let unified = Hierarchy { controllers: String::new(), root, own };
-            return Ok(Self { version: Version::V2, hierarchies: vec![unified] });
-        }
-        let hierarchies: Vec<_> = proc_self_cgroup.lines().filter_map(find_hierarchy).collect();
-        if !hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty()) {
-            return Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
-                .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup"));
-        }
-        Ok(Self { version: Version::V1, hierarchies })
-    }
-
-    /// The directories for `linux.cgroupsPath`, or for the id where that is not given.
-    ///
-    /// As runc: an absolute path is taken from the root of the hierarchy; a relative one, or none, from where this
-    /// process is: on v1 below its own cgroup, on v2 beside it, since a cgroup with processes can have no domain
-    /// controllers for its children.
-    pub(crate) fn place(&self, cgroups_path: Option<&Path>, id: &str) -> Result<Cgroup> {
-        let path = cgroups_path.filter(|path| !path.as_os_str().is_empty());
-        let inner = inner_path(path.unwrap_or(Path::new(id)))?;
-        let absolute = path.is_some_and(Path::is_absolute);
-        let dirs = self.hierarchies.iter().map(|hierarchy| {
-            let mut dir = hierarchy.root.clone();
-            if !absolute {
-                let own = Path::new(hierarchy.own.trim_start_matches('/'));
-                let beside = self.version == Version::V2;
-                dir.push(if beside { own.parent().unwrap_or(own) } else { own });
-            }
-            dir.push(&inner);
-            (hierarchy.controllers.clone(), dir)
-        });
-        Ok(Cgroup { version: self.version, dirs: dirs.collect() })
-    }
-}
-
-/// The path as one relative to a hierarchy's root.
-fn inner_path(path: &Path) -> Result<PathBuf> {
-    use std::path::Component;
-    let mut inner = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => inner.push(name),
-            Component::RootDir | Component::CurDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(Error::at("linux.cgroupsPath", format!("{path:?} has a \"..\"")));
-            }
-        }
-    }
-    // The root cgroup holds the whole host: no container may be created, killed or deleted there.
-    if inner.as_os_str().is_empty() {
-        return Err(Error::at("linux.cgroupsPath", format!("{path:?} is the root of the hierarchy")));
-    }
-    Ok(inner)
-}
-
-/// One line of /proc/self/cgroup, `4:memory:/path`, with the mount that belongs to it, if there is one.
-fn find_hierarchy(line: &str) -> Option<Hierarchy> {
-    let mut parts = line.splitn(3, ':');
-    let (_, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
-    let first = controllers.split(',').next().unwrap_or(controllers);
-    let names = match controllers {
-        "" => vec!["unified"],
-        named if named.starts_with("name=") => vec![named.trim_start_matches("name=")],
-        _ => vec![controllers, first],
-    };
-    let wanted = if controllers.is_empty() { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
-    let root = names.iter().map(|name| Path::new(MOUNT_POINT).join(name)).find(|root| magic(root) == Some(wanted))?;
-    Some(Hierarchy { controllers: controllers.to_owned(), root, own: own.to_owned() })
-}
-
-fn magic(path: &Path) -> Option<i64> {
-    rustix::fs::statfs(path).ok().map(|statfs| statfs.f_type)
 }
 
 impl Cgroup {
@@ -424,38 +328,4 @@ fn write_file(dir: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
     // No O_CREAT: a directory that is not a cgroup must not get files that look like one's.
     let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::io::write(&fd, value).map(drop)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn layout(version: Version, own: &str) -> Layout {
-        let root = PathBuf::from(MOUNT_POINT).join("memory");
-        Layout { version, hierarchies: vec![Hierarchy { controllers: "memory".into(), root, own: own.into() }] }
-    }
-
-    fn place(layout: &Layout, path: &str) -> std::result::Result<String, String> {
-        let cgroup = layout.place(Some(Path::new(path)), "c1").map_err(|error| error.to_string())?;
-        Ok(cgroup.dirs.values().next().map(|dir| dir.display().to_string()).unwrap_or_default())
-    }
-
-    #[test]
-    fn an_absolute_path_starts_at_the_root() {
-        assert_eq!(place(&layout(Version::V1, "/me"), "/a/b"), Ok("/sys/fs/cgroup/memory/a/b".into()));
-    }
-
-    #[test]
-    fn a_relative_path_starts_below_the_own_cgroup_on_v1_and_beside_it_on_v2() {
-        assert_eq!(place(&layout(Version::V1, "/me"), "a"), Ok("/sys/fs/cgroup/memory/me/a".into()));
-        assert_eq!(place(&layout(Version::V2, "/u/me"), "a"), Ok("/sys/fs/cgroup/memory/u/a".into()));
-        assert_eq!(place(&layout(Version::V2, "/"), ""), Ok("/sys/fs/cgroup/memory/c1".into()));
-    }
-
-    #[test]
-    fn a_path_that_leaves_the_hierarchy_or_is_its_root_is_refused() {
-        for path in ["/../x", "a/../../x", "/", "/./"] {
-            assert!(place(&layout(Version::V1, "/"), path).is_err(), "{path}");
-        }
-    }
 }
