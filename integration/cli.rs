@@ -399,3 +399,30 @@ fn kill_refuses_what_is_no_signal() {
         assert_eq!(container.status(), "running");
     });
 }
+
+#[test]
+fn pid_file_that_cannot_be_written_costs_no_file() {
+    case(|| {
+        let container = Bundle::new().container();
+        // A directory cannot be replaced by a file.
+        let (taken, other) = (container.bundle.directory.join("pf"), container.bundle.directory.join(".pf"));
+        fs::create_dir(&taken).unwrap();
+        fs::write(&other, "somebody's").unwrap();
+        let output = container.call_bundle("create", &["--pid-file", taken.to_str().unwrap()]).run().fails();
+        assert!(output.stderr.contains("pf"), "{output:?}");
+        assert!(taken.exists());
+        assert!(!ours() || text(&other) == "somebody's");
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn an_unknown_capability_is_a_warning() {
+    case(|| {
+        let mut bundle = Bundle::sh("true");
+        bundle.set("/process/capabilities/bounding", json!(["CAP_KILL", "CAP_BANANA"]));
+        let output = bundle.container().run().ok();
+        assert!(output.stderr.contains("CAP_BANANA"), "{output:?}");
+        assert!(!ours() || output.stderr.lines().all(|line| line.starts_with("warning: ")), "{output:?}");
+    });
+}

@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Output, busybox, case, cgroup_v2, scale, skip, text, with_io};
+use crate::support::{Bundle, Container, Output, busybox, case, cgroup_v2, inside, ours, scale, skip, text, with_io};
 
 /// A directory of the host outside of the root file system, with a file in it.
 struct Outside {
@@ -591,5 +591,39 @@ fn cve_2022_0811_sysctl_value_is_one_value() {
         );
         let (_container, _) = attempt(bundle);
         assert_eq!(text("/proc/sys/kernel/core_pattern"), pattern);
+    });
+}
+
+/// The null device that covers a masked file is the host's: its mode, owner and times are not the container's to change.
+#[test]
+fn a_mask_is_no_way_to_the_hosts_null_device() {
+    case(|| {
+        let before = fs::metadata("/dev/null").unwrap();
+        let script = "f=/proc/version; chmod 0600 $f; chown 7:7 $f; touch -d 2001-01-01 $f; \
+                      echo x > $f && cat $f && echo readable";
+        let printed = inside(script, |bundle| {
+            bundle.set("/linux/maskedPaths", json!(["/proc/version"]));
+            bundle.capabilities(&["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
+        });
+        let after = fs::metadata("/dev/null").unwrap();
+        assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
+        assert_eq!(after.mtime(), before.mtime());
+        assert!(!ours() || printed == "readable\n", "{printed}");
+    });
+}
+
+/// CVE-2019-16884 under another name: what counts is where a path leads, not how it begins.
+#[test]
+fn a_link_into_proc_whose_name_begins_with_proc() {
+    case(|| {
+        let mut bundle = Bundle::sh("true");
+        fs::create_dir_all(bundle.rootfs().join("proc")).unwrap();
+        symlink("proc/sys", bundle.rootfs().join("procsys")).unwrap();
+        let source = bundle.directory.join("source");
+        fs::create_dir(&source).unwrap();
+        bundle.mount("/procsys", "none", source.to_str().unwrap(), &["rbind", "rw"]);
+        let container = bundle.container();
+        let output = container.run();
+        assert!(!ours() || output.code() != 0, "{output:?}");
     });
 }

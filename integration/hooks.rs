@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Container, WAITING, busybox, case, link, ours, text, wait_for_end, with_io};
+use crate::support::{
+    Bundle, Container, WAITING, busybox, case, eventually, link, ours, runtime, text, wait_for_end, with_io,
+};
 
 /// A hook that runs a shell script in the runtime's file system, with the state on its stdin.
 fn reading_hook(script: &str) -> Value {
@@ -374,6 +376,87 @@ fn output_of_hooks_to_a_file_that_cannot_be_made() {
         let container = bundle.container();
         let output = container.create().fails();
         assert!(output.stderr.contains("/nosuch/file"), "{output:?}");
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn timeout_beyond_the_clock_is_none() {
+    case(|| {
+        let mut bundle = Bundle::sh("true");
+        for name in ["createRuntime", "createContainer"] {
+            let hook = json!({"path": "/bin/true", "timeout": i64::MAX});
+            bundle.set(&format!("/hooks/{name}"), json!([hook]));
+        }
+        bundle.container().run().ok();
+    });
+}
+
+/// A hook that says so when it runs, and then never ends.
+fn hanging(file: &std::path::Path) -> Value {
+    reading_hook(&format!("echo $$ > {}; while :; do sleep 1000; done", file.display()))
+}
+
+#[test]
+fn delete_by_force_while_a_hook_hangs() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let file = bundle.directory.join("hook");
+        bundle.set("/hooks/createContainer", json!([hanging(&file)]));
+        let container = bundle.container();
+        let create = container.call_bundle("create", &[]).spawn();
+        eventually("the hook runs", || !words(&file).is_empty());
+        container.command(&["delete", "--force"], &[]).ok();
+        create.wait().fails();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn delete_by_force_after_create_was_killed_in_a_hook() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let file = bundle.directory.join("hook");
+        bundle.set("/hooks/createContainer", json!([hanging(&file)]));
+        let container = bundle.container();
+        let create = container.call_bundle("create", &[]).spawn();
+        eventually("the hook runs", || !words(&file).is_empty());
+        create.signal(rustix::process::Signal::KILL);
+        drop(create);
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn delete_by_force_while_a_start_hook_hangs() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let file = bundle.rootfs().join("hook");
+        let hook = inner_reading_hook("echo $$ > /hook; while :; do sleep 1000; done");
+        bundle.set("/hooks/startContainer", json!([hook]));
+        let container = bundle.container();
+        let _io = container.create_io();
+        let start = container.call(["start", &container.id]).spawn();
+        eventually("the hook runs", || !words(&file).is_empty());
+        container.command(&["delete", "--force"], &[]).ok();
+        let output = start.wait();
+        assert!(!ours() || output.code() != 0, "the program was never executed: {output:?}");
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn poststart_hook_that_deletes_its_container() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        bundle.set("/hooks/poststart", json!([]));
+        let mut container = bundle.container();
+        let command =
+            format!("{} --root {} delete --force {}", runtime().display(), container.root().display(), container.id);
+        container.bundle.set("/hooks/poststart", json!([hook(&command)]));
+        let _io = container.create_io();
+        container.start();
         container.nothing_left();
     });
 }

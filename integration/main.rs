@@ -33,6 +33,7 @@ mod cli;
 mod cves;
 mod differences;
 mod errors;
+mod existing;
 mod features;
 mod hooks;
 mod inside;

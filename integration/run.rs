@@ -287,3 +287,31 @@ fn a_directory_as_argument_runs_that_bundle() {
         }
     });
 }
+
+#[test]
+fn status_is_told_although_somebody_deletes_the_container() {
+    case(|| {
+        let (container, mut io, running) = {
+            let container = Bundle::sh(crate::support::WAITING).container();
+            let (call, io) = crate::support::with_io(container.call_bundle("run", &[]));
+            (container, io, call.spawn())
+        };
+        assert_eq!(io.stdout.next(), "ready");
+        container.command(&["delete", "--force"], &[]).ok();
+        assert_eq!(running.wait().code(), 137);
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn two_bundles_are_one_too_many() {
+    case(|| {
+        if !ours() {
+            return;
+        }
+        let container = Bundle::new().container();
+        let path = format!("{}/", container.bundle.directory.display());
+        let output = container.call(["run", "--bundle", "/tmp", &path]).run().fails();
+        assert!(output.stderr.starts_with("--bundle: "), "{output:?}");
+    });
+}

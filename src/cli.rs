@@ -111,9 +111,9 @@ pub(crate) struct Run {
 /// Options of `create` and `run`.
 #[derive(Args, Debug)]
 pub(crate) struct NewContainer {
-    /// Directory with config.json
-    #[arg(long, short, value_name = "DIR", default_value = ".")]
-    pub(crate) bundle: PathBuf,
+    /// Directory with config.json [default: the current one]
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
     /// File to write init's pid to
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
@@ -244,7 +244,7 @@ mod tests {
             let words: Vec<&str> = words.into_iter().filter(|word| *word != "--debug=x").collect();
             let parsed = parse(&words).map(|cli| cli.command);
             let Ok(Some(Command::Create(create))) = parsed else { panic!("{words:?}: {parsed:?}") };
-            assert_eq!(create.container.bundle, PathBuf::from("/b"), "{words:?}");
+            assert_eq!(create.container.bundle, Some(PathBuf::from("/b")), "{words:?}");
             assert!(create.container.no_pivot && create.id == "c", "{words:?}");
         }
     }

@@ -59,12 +59,15 @@ impl Proxy {
         }
     }
 
-    /// What to poll, besides others: always two, some of which wait for nothing.
-    pub(crate) fn poll_fds(&self) -> [PollFd<'_>; 2] {
+    /// What to poll, besides others: the master, and stdin where input is wanted. Not always: of a pipe whose other end
+    /// is closed poll says so at once, whatever it is asked for.
+    pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let master = if self.input.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let stdin = if self.input_open && self.input.is_empty() { PollFlags::IN } else { PollFlags::empty() };
-        let master = if self.output_open { master } else { PollFlags::empty() };
-        [PollFd::from_borrowed_fd(self.master.as_fd(), master), PollFd::from_borrowed_fd(rustix::stdio::stdin(), stdin)]
+        let mut fds = vec![PollFd::from_borrowed_fd(self.master.as_fd(), master)];
+        if self.input_open && self.input.is_empty() {
+            fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
+        }
+        fds
     }
 
     /// Whether more can come from the container.

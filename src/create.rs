@@ -5,12 +5,12 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use nix::sys::signal::SigSet;
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::Pid;
 
 use crate::cgroups::Cgroup;
+use crate::child::{self, Supervised, Supervisor};
 use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
@@ -19,9 +19,8 @@ use crate::logging::Log;
 use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Options, Plan};
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
-use crate::sync::{Message, ParentEnd};
-use crate::sys::{self, Clone3, Cloned};
-use crate::{console, open, spec};
+use crate::sync::ParentEnd;
+use crate::{open, spec, sys};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -52,7 +51,7 @@ pub(crate) enum Ends {
 pub(crate) struct Created {
     pub(crate) host: Host,
     pub(crate) plan: Plan,
-    pub(crate) container: Container,
+    pub(crate) container: Rc<Container>,
     pub(crate) record: Record,
     pub(crate) state: StateText,
     pub(crate) pid: Pid,
@@ -76,9 +75,9 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
         pidfd: pidfd_socket(request, &plan)?,
     };
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
-    let joined = open::namespaces(&host, &plan.child)?;
+    let opened = Opened { sockets, hook_output, joined: open::namespaces(&host, &plan.child)? };
     let mut rollback = Rollback::new();
-    let made = carry_out(root, request, log, plan, host, sockets, &hook_output, &joined, &mut rollback);
+    let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
 }
 
@@ -99,6 +98,9 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host)> {
     let plan = plan::make(&loaded.spec, &options, &facts)?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
         log.warning(warning);
+    }
+    for note in &plan.notes {
+        log.debug(note);
     }
     Ok((plan, host))
 }
@@ -130,87 +132,81 @@ fn pidfd_socket(request: &Request, plan: &Plan) -> Result<Option<OwnedFd>> {
     asked.or(annotated).map(|(field, path)| open::socket(field, path)).transpose()
 }
 
-#[expect(clippy::too_many_arguments, reason = "the list of what `make` has opened; it is called once")]
+/// What `make` has opened.
+struct Opened {
+    sockets: Sockets,
+    hook_output: hooks::Output,
+    joined: Vec<OwnedFd>,
+}
+
 fn carry_out(
     root: &Root,
     request: &Request,
     log: &Log,
     plan: Plan,
     host: Host,
-    sockets: Sockets,
-    hook_output: &hooks::Output,
-    joined: &[OwnedFd],
+    opened: Opened,
     rollback: &mut Rollback,
 ) -> Result<Created> {
     // State first: from here on `delete --force` finds everything that is made.
-    let container = root.reserve(&request.id)?;
-    rollback.container(&container)?;
-    let cgroup = host.cgroups.place(plan.cgroups_path.as_deref(), &request.id)?;
-    let record = record(request, &plan, &host, cgroup)?;
+    let container = Rc::new(root.reserve(&request.id)?);
+    rollback.container(&container);
+    let mut cgroup = host.cgroups.place(plan.cgroups_path.as_deref(), &request.id)?;
+    cgroup.find_existing()?;
+    let mut record = record(request, &plan, &host, cgroup)?;
     container.write_record(&record)?;
-    let existing = make_cgroup(&record.cgroup, &plan, rollback)?;
+    // Before any process is in it.
+    let made = record.cgroup.create();
+    rollback.cgroup(&record.cgroup);
+    made?;
+    record.cgroup.apply(&plan.settings)?;
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
     let trees = open::trees(&plan, &record.cgroup)?;
-    let tasks = record.cgroup.task_files()?;
-    let into = record.cgroup.unified_dir()?;
     let gate = if request.ends == Ends::Created { Some(container.make_gate()?) } else { None };
-    let (parent_end, child_end) = socket_pair()?;
-    block_signals()?;
-    let init = Init {
-        plan: &plan.child,
-        hooks: &plan.hooks,
-        state: &state,
-        bundle: &record.bundle,
-        hook_output,
-        rootfs: &record.rootfs,
-        proc: host.proc.as_fd(),
-        trees: &trees,
-        joined,
-        tasks: &tasks,
-        gate: gate.as_ref().map(AsFd::as_fd),
-        sync: child_end.as_fd(),
-        has_idmap: plan.idmap.is_some(),
-    };
     let namespaces = &plan.child.namespaces;
     let flags = if namespaces.needs_second_child() { 0 } else { namespaces.new };
-    let what = Clone3 { flags: u64::try_from(flags).unwrap_or(0), cgroup: into.as_ref().map(AsFd::as_fd) };
-    let (pid, pidfd) = match sys::clone3(what) {
-        Ok(Cloned::Child) => {
-            drop(parent_end);
-            init.run()
-        }
-        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(errno) => return Err(Error::at("linux.namespaces", "create the namespaces").errno(errno)),
-    };
-    rollback.child(&pidfd)?;
-    // A second child inherits them.
-    raise_hard_limits(&plan, pid)?;
-    // The child has its own copies. With ours gone, its end of the socket is the last one, and the gate is its alone.
-    drop((child_end, gate, trees, tasks, into));
+    let spawned = child::spawn(&plan, record.cgroup.join()?, flags, rollback, |sync, tasks| {
+        let init = Init {
+            plan: &plan.child,
+            hooks: &plan.hooks,
+            state: &state,
+            bundle: &record.bundle,
+            hook_output: &opened.hook_output,
+            rootfs: &record.rootfs,
+            proc: host.proc.as_fd(),
+            trees: &trees,
+            joined: &opened.joined,
+            tasks,
+            lock: container.as_fd(),
+            gate: gate.as_ref().map(AsFd::as_fd),
+            sync,
+            has_idmap: plan.idmap.is_some(),
+        };
+        init.run()
+    })?;
+    // The child has its own copies, and the gate is its alone.
+    drop((gate, trees));
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
-    let sync = ParentEnd(parent_end);
-    let supervised =
-        Supervisor { plan: &plan, host: &host, record: &record, state: &state, sync: &sync, log, rollback }
-            .until_ready(pid, pidfd)?;
-    let (pid, pidfd) = (supervised.pid, supervised.pidfd);
+    let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
+    let mut supervisor = Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, log, rollback };
+    let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
-    set_oom_score(&plan, &host, pid)?;
-    set_scheduler(&plan, pid)?;
-    let terminal = terminal(supervised.terminal, &plan, sockets.console)?;
-    if let Some(socket) = &sockets.pidfd {
+    child::adjust(&plan, &host, pid)?;
+    let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
+    if let Some(socket) = &opened.sockets.pidfd {
         // runc's word for an init, as opposed to "setns" for an exec.
         sys::sendmsg_fd(socket.as_fd(), b"standard", pidfd.as_fd())
             .map_err(|errno| Error::at("--pidfd-socket", "send the pidfd").errno(errno))?;
     }
-    container.write_init(&host.proc, pid, &existing)?;
+    container.write_init(&host.proc, pid)?;
     if let Some(path) = &request.pid_file {
+        child::write_pid_file(path, pid)?;
         rollback.pid_file(path);
-        write_pid_file(path, pid)?;
     }
-    sync.go_on().map_err(|errno| init_died(&record.cgroup, &pidfd, Some(errno)))?;
+    sync.go_on().map_err(|errno| child::init_died(&plan, &record.cgroup, &pidfd, Some(errno)))?;
     rollback.keep();
     Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, sync })
 }
@@ -225,187 +221,6 @@ fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result
     record.has_process = plan.child.process.is_some();
     record.own_pid_namespace = plan.child.namespaces.is_new(libc::CLONE_NEWPID);
     Ok(record)
-}
-
-/// Makes the cgroup and sets its limits, before any process is in it.
-fn make_cgroup(cgroup: &Cgroup, plan: &Plan, rollback: &mut Rollback) -> Result<Vec<PathBuf>> {
-    rollback.cgroup(cgroup);
-    let existing = cgroup.create().map_err(|failed| {
-        // What was there before is not ours to remove.
-        rollback.keep_cgroups(&failed.existing);
-        failed.error
-    })?;
-    rollback.keep_cgroups(&existing);
-    cgroup.apply(&plan.settings)?;
-    Ok(existing)
-}
-
-fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::new("socketpair").errno(errno))
-}
-
-/// Before the clone, so that none is lost between it and the first wait; the child sets its own mask before exec.
-fn block_signals() -> Result<()> {
-    SigSet::all().thread_block().map_err(|errno| Error::new("sigprocmask").errno(errno))
-}
-
-fn set_oom_score(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
-    let Some(value) = plan.oom_score_adj else { return Ok(()) };
-    let file = format!("{}/oom_score_adj", pid.as_raw_nonzero());
-    host::write_raw(&host.proc, &file, value.to_string().as_bytes()).map_err(|errno| {
-        let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
-        if errno == rustix::io::Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
-    })
-}
-
-/// From outside: in a user namespace the child has no right to raise anything. When it is ready: a low priority must not
-/// slow its own work down.
-fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
-    let Some(process) = &plan.child.process else { return Ok(()) };
-    let failed = |field: &str, what: String, errno: rustix::io::Errno| {
-        let error = Error::at(field, what).errno(errno);
-        if errno == rustix::io::Errno::PERM {
-            error.hint("it needs CAP_SYS_NICE, and for a real-time policy cpu.rt_runtime_us where cgroup v1 has that")
-        } else {
-            error
-        }
-    };
-    if let Some(attr) = &process.scheduling.scheduler {
-        sys::sched_setattr(pid, attr).map_err(|errno| failed("process.scheduler", format!("set {attr}"), errno))?;
-    }
-    if let Some(priority) = process.scheduling.io_priority {
-        let what = format!("set class {} and level {}", priority >> 13, priority & 7);
-        sys::ioprio_set(pid, priority).map_err(|errno| failed("process.ioPriority", what, errno))?;
-    }
-    Ok(())
-}
-
-/// Raises hard limits, from outside a user namespace, where that may be permitted. The child then sets each limit by
-/// itself, as the last thing it does, so that a small one does not hit its own work.
-fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
-    let rlimits = plan.child.process.as_ref().map(|process| process.rlimits.as_slice()).unwrap_or_default();
-    for (index, limit) in rlimits.iter().enumerate() {
-        let at = |text: String| Error::at(format!("process.rlimits[{index}]"), text);
-        let (soft, hard) = sys::getrlimit(limit.resource).map_err(|errno| at("read it".to_owned()).errno(errno))?;
-        if limit.hard <= hard {
-            continue;
-        }
-        sys::prlimit(pid, limit.resource, soft, limit.hard).map_err(|errno| {
-            let error = at(format!("raise the hard limit from {hard} to {}", limit.hard)).errno(errno);
-            if errno == rustix::io::Errno::PERM {
-                error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
-            } else {
-                error
-            }
-        })?;
-    }
-    Ok(())
-}
-
-/// Sets the terminal up, and hands it over where somebody else is to have it.
-fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
-    let Some(master) = master else { return Ok(None) };
-    let failed = |errno: rustix::io::Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
-    let size = plan.child.process.as_ref().and_then(|process| process.console_size);
-    // The caller's size before the program starts, so that it never sees 0 by 0.
-    let size = size.or_else(|| if console.is_none() { console::callers_size() } else { None });
-    console::prepare(&master, size).map_err(failed)?;
-    let Some(socket) = console else { return Ok(Some(master)) };
-    let name = console::name(&master).map_err(failed)?;
-    sys::sendmsg_fd(socket.as_fd(), name.as_bytes(), master.as_fd())
-        .map_err(|errno| Error::at("--console-socket", "send the terminal").errno(errno))?;
-    Ok(None)
-}
-
-/// A new file, renamed: a reader sees all of the number or nothing.
-fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let failed = |error: std::io::Error| Error::at("--pid-file", format!("write {path:?}")).errno(error);
-    let name = path.file_name().ok_or_else(|| Error::at("--pid-file", format!("{path:?} is no file name")))?;
-    let temporary = path.with_file_name(format!(".{}", name.to_string_lossy()));
-    let write = || {
-        // With a mode of its own: our umask is 0.
-        let mut file = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&temporary)?;
-        std::io::Write::write_all(&mut file, pid.as_raw_nonzero().to_string().as_bytes())?;
-        std::fs::rename(&temporary, path)
-    };
-    write().map_err(|error| {
-        let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })
-}
-
-/// Answers the child until it is ready.
-struct Supervisor<'a> {
-    plan: &'a Plan,
-    host: &'a Host,
-    record: &'a Record,
-    state: &'a StateText,
-    sync: &'a ParentEnd,
-    log: &'a Log,
-    rollback: &'a mut Rollback,
-}
-
-struct Supervised {
-    pid: Pid,
-    pidfd: OwnedFd,
-    terminal: Option<OwnedFd>,
-}
-
-impl Supervisor<'_> {
-    fn until_ready(&mut self, pid: Pid, pidfd: OwnedFd) -> Result<Supervised> {
-        let mut child = Supervised { pid, pidfd, terminal: None };
-        loop {
-            match self.sync.receive() {
-                Ok(Message::Ready) => return Ok(child),
-                Ok(Message::Spawned(pid)) => child = self.second_child(pid, &child.pidfd)?,
-                Ok(Message::NeedMaps) => self.write_maps(child.pid).and_then(|()| self.go_on(&child))?,
-                Ok(Message::NeedHooks) => {
-                    let pid = child.pid.as_raw_nonzero().get();
-                    self.rollback.poststop(self.plan, self.state, &self.record.bundle);
-                    let (state, bundle) = (self.state.json("creating", pid), &self.record.bundle);
-                    let output = &self.plan.acting.hook_output;
-                    run_hooks(&self.plan.hooks.prestart, &state, bundle, output)?;
-                    run_hooks(&self.plan.hooks.create_runtime, &state, bundle, output)?;
-                    self.go_on(&child)?;
-                }
-                Ok(Message::Terminal(master)) => child.terminal = Some(master),
-                Ok(Message::Warning(fault)) => self.log.warning(&plan::explain(self.plan, &fault).to_string()),
-                Ok(Message::Fault(fault)) => return Err(plan::explain(self.plan, &fault)),
-                Ok(Message::End) => return Err(init_died(&self.record.cgroup, &child.pidfd, None)),
-                Err(errno) => return Err(init_died(&self.record.cgroup, &child.pidfd, Some(errno))),
-            }
-        }
-    }
-
-    fn go_on(&self, child: &Supervised) -> Result<()> {
-        self.sync.go_on().map_err(|errno| init_died(&self.record.cgroup, &child.pidfd, Some(errno)))
-    }
-
-    /// The first child is done; the second is our child too, so its pid cannot be another process' yet.
-    fn second_child(&mut self, pid: i32, first: &OwnedFd) -> Result<Supervised> {
-        let failed = |errno| Error::at("linux.namespaces", "take over the second child").errno(errno);
-        let pid = Pid::from_raw(pid).ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
-        self.rollback.child(&pidfd)?;
-        reap(first);
-        Ok(Supervised { pid, pidfd, terminal: None })
-    }
-
-    fn write_maps(&self, pid: Pid) -> Result<()> {
-        let Some(maps) = &self.plan.idmap else { return Ok(()) };
-        let pid = pid.as_raw_nonzero().get();
-        for (file, field, map) in
-            [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
-        {
-            host::write_raw(&self.host.proc, &format!("{pid}/{file}"), map.as_bytes()).map_err(|errno| {
-                let lines = map.trim_end().replace('\n', ", ");
-                Error::at(field, format!("write {lines:?} to {file}")).errno(errno)
-            })?;
-        }
-        Ok(())
-    }
 }
 
 /// Runs hooks of the runtime's namespaces. A hook that gives no environment gets ours.
@@ -434,30 +249,4 @@ pub(crate) fn own_environment() -> Vec<CString> {
         CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
     };
     std::env::vars_os().filter_map(entry).collect()
-}
-
-/// Waits for a child that is dead or about to be.
-pub(crate) fn reap(pidfd: &OwnedFd) -> Option<WaitIdStatus> {
-    let options = WaitIdOptions::EXITED;
-    rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).ok().flatten()
-}
-
-/// The child is gone without a word.
-pub(crate) fn init_died(cgroup: &Cgroup, pidfd: &OwnedFd, errno: Option<rustix::io::Errno>) -> Error {
-    // It may still live if it only closed its end; then nothing would end the wait.
-    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-    let status = reap(pidfd);
-    if cgroup.oom_kills() > 0 {
-        return Error::at("linux.resources.memory.limit", "container init was OOM-killed (memory limit too low?)");
-    }
-    let how = match status.map(|status| (status.exit_status(), status.terminating_signal())) {
-        Some((Some(code), _)) => format!(": exit status {code}"),
-        Some((_, Some(signal))) => format!(": signal {signal}"),
-        _ => String::new(),
-    };
-    let error = Error::new(format!("container init died before it was ready{how}"));
-    match errno {
-        Some(errno) => error.errno(errno),
-        None => error,
-    }
 }

@@ -1,7 +1,6 @@
 //! `delete`: undoes what `create` has done. Runs in: parent.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -21,10 +20,14 @@ use crate::sys;
 /// processes are killed first, and one that does not exist is no error.
 pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()> {
     let proc = host::open_proc()?;
-    let container = match root.find(id).and_then(|container| container.lock().map(|()| container)) {
-        Err(error) if force && error.raw_errno().is_none() && error.line().starts_with("container does not exist") => {
-            return Ok(());
+    let locked = root.find(id).and_then(|container| {
+        if force {
+            kill_before_lock(&proc, &container, log);
         }
+        container.lock().map(|()| container)
+    });
+    let container = match locked {
+        Err(error) if force && error.is_missing_container() => return Ok(()),
         result => result?,
     };
     let status = container.status(&proc);
@@ -45,6 +48,18 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
         kill(&container, process)?;
     }
     destroy(&proc, &container)
+}
+
+/// Whoever holds the lock may be waiting for a process of the container: a hook in it, or init.
+fn kill_before_lock(proc: &OwnedFd, container: &Container, log: &Log) {
+    let killed = match (container.status(proc), container.record()) {
+        (Ok((_, Some(process))), _) => kill(container, &process),
+        (Ok((Status::Creating, None)), Ok(Some(record))) if record.cgroup.is_all_own() => record.cgroup.kill(),
+        _ => Ok(()),
+    };
+    if let Err(error) = killed {
+        log.warning(&error.to_string());
+    }
 }
 
 fn kill(container: &Container, process: &InitProcess) -> Result<()> {
@@ -88,10 +103,9 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
         // Damaged: where the id alone would have put the cgroups, so that nothing stays there.
         Err(_) => Some(guess(proc, container)?),
     };
-    let existing: Vec<PathBuf> = container.init().ok().flatten().map(|init| init.existing_cgroups).unwrap_or_default();
     if let Some(record) = &record {
-        empty(record, &existing)?;
-        record.cgroup.remove(&existing, PATIENCE)?;
+        empty(record)?;
+        record.cgroup.remove(PATIENCE)?;
     }
     container.remove()?;
     match &record {
@@ -106,9 +120,9 @@ fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
 }
 
 /// Kills what is still in the cgroup: processes without a pid namespace, or of an exec.
-fn empty(record: &Record, existing: &[PathBuf]) -> Result<()> {
-    if !existing.is_empty() {
-        // A cgroup that was there before may hold others' processes.
+fn empty(record: &Record) -> Result<()> {
+    if record.own_pid_namespace && !record.cgroup.is_all_own() {
+        // All processes of the container are gone with its init; who is in a cgroup that was there before is another's.
         return Ok(());
     }
     let deadline = Instant::now() + PATIENCE;

@@ -28,15 +28,24 @@ impl From<nix::errno::Errno> for Errno {
     }
 }
 
-impl From<&std::io::Error> for Errno {
-    fn from(error: &std::io::Error) -> Self {
-        Self(error.raw_os_error().unwrap_or(libc::EIO))
+/// Why a call failed: an errno, or the standard library's words where it never came to a system call.
+pub(crate) enum Cause {
+    Errno(Errno),
+    Text(String),
+}
+
+impl<E: Into<Errno>> From<E> for Cause {
+    fn from(errno: E) -> Self {
+        Self::Errno(errno.into())
     }
 }
 
-impl From<std::io::Error> for Errno {
+impl From<std::io::Error> for Cause {
     fn from(error: std::io::Error) -> Self {
-        Self::from(&error)
+        match error.raw_os_error() {
+            Some(errno) => Self::Errno(Errno(errno)),
+            None => Self::Text(error.to_string()),
+        }
     }
 }
 
@@ -51,6 +60,7 @@ pub(crate) struct Error {
     kernel: Option<String>,
     hint: Option<String>,
     undo: Vec<String>,
+    missing_container: bool,
 }
 
 /// The result of everything that can fail in the parent.
@@ -59,7 +69,25 @@ pub(crate) type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error that concerns no field of the configuration.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { subject: None, what: what.into(), errno: None, kernel: None, hint: None, undo: Vec::new() }
+        Self {
+            subject: None,
+            what: what.into(),
+            errno: None,
+            kernel: None,
+            hint: None,
+            undo: Vec::new(),
+            missing_container: false,
+        }
+    }
+
+    /// There is no container of that name.
+    pub(crate) fn missing_container(id: &str) -> Self {
+        Self { missing_container: true, ..Self::new(format!("container does not exist: {id:?}")) }
+    }
+
+    /// Whether that is what this error says.
+    pub(crate) fn is_missing_container(&self) -> bool {
+        self.missing_container
     }
 
     /// An error of one field, for example `mounts[7].options[1]`.
@@ -67,10 +95,12 @@ impl Error {
         Self { subject: Some(field.into()), ..Self::new(what) }
     }
 
-    /// Adds the errno of the call that failed.
-    pub(crate) fn errno(mut self, errno: impl Into<Errno>) -> Self {
-        self.errno = Some(errno.into());
-        self
+    /// Adds why the call failed.
+    pub(crate) fn errno(self, cause: impl Into<Cause>) -> Self {
+        match cause.into() {
+            Cause::Errno(errno) => Self { errno: Some(errno), ..self },
+            Cause::Text(text) => self.kernel(text),
+        }
     }
 
     /// Adds the kernel's own explanation, which is shown in place of errno's text.

@@ -159,7 +159,8 @@ fn execute(
 }
 
 fn wait(hook: &HookPlan, pid: Pid, pidfd: &OwnedFd, reader: &OwnedFd, output: &mut Vec<u8>) -> Result<(), Failure> {
-    let deadline = hook.timeout_seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    // Too far away to be told by the clock: never.
+    let deadline = hook.timeout_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut open = true;
     loop {
         let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];

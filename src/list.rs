@@ -28,10 +28,10 @@ pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Resul
     match format {
         Format::Table => logging::print(&table(&reports)),
         // runc prints a nil slice, and its callers expect that.
-        Format::Json if reports.is_empty() => logging::print("null"),
+        Format::Json if reports.is_empty() => logging::print("null\n"),
         Format::Json => {
             let text = serde_json::to_string(&reports).map_err(|error| Error::new(error.to_string()))?;
-            logging::print(&text)
+            logging::print(&format!("{text}\n"))
         }
     }
 }

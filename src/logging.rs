@@ -1,7 +1,7 @@
 //! `--log`, `--log-format`, `--debug`, and printing. Runs in: parent.
 //!
 //! Callers read the log: containerd takes the last object with level "error", podman wants exactly one object. So there
-//! is nothing in it but the one error, unless `--debug` asks for more.
+//! is nothing in it but the one error, unless `--debug` asks for more. Warnings are for stderr.
 
 use std::fs::File;
 use std::io::Write;
@@ -52,10 +52,20 @@ impl Log {
         }
     }
 
-    /// Something that is not an error: only with `--debug`, or podman could not read the log.
+    /// Something that is not an error, but that the user should know.
     pub(crate) fn warning(&self, text: &str) {
-        if self.debug {
+        if self.debug || (self.file.is_none() && self.format == Format::Json) {
             self.line("warning", text);
+        }
+        if self.file.is_some() || (!self.debug && self.format == Format::Text) {
+            print_stderr(&format!("warning: {text}\n"));
+        }
+    }
+
+    /// What is as it should be, for `--debug`.
+    pub(crate) fn debug(&self, text: &str) {
+        if self.debug {
+            self.line("debug", text);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A low-level OCI container runtime: parses the command line, carries one command out, prints one error.
 
 mod cgroups;
+mod child;
 mod cli;
 mod console;
 mod create;
@@ -116,12 +117,16 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         }
         Command::Run(run) => {
             let ends = if run.detach { Ends::Started } else { Ends::Waited };
-            let mut request = request(run.container, run.id, ends)?;
+            let (mut options, mut id) = (run.container, run.id);
             // An id has no slash, so this is a bundle.
-            if request.id.contains('/') {
-                request.bundle = PathBuf::from(&request.id);
-                request.id = generated_id();
+            if id.contains('/') {
+                if let Some(bundle) = options.bundle {
+                    return Err(Error::at("--bundle", format!("{bundle:?} and {id:?} are two bundles")));
+                }
+                options.bundle = Some(PathBuf::from(id));
+                id = generated_id();
             }
+            let request = request(options, id, ends)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
         Command::Start(start) => start::start(&root, &start.id).map(|()| 0),
@@ -146,7 +151,7 @@ fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
     };
     Ok(Request {
         id,
-        bundle: options.bundle,
+        bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
         pid_file: options.pid_file.map(|path| absolute("--pid-file", path)).transpose()?,
         console_socket: options.console_socket,
         pidfd_socket: options.pidfd_socket,

@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::cgroups::Cgroup;
-use crate::create::{reap, run_hooks};
+use crate::child::reap;
+use crate::create::run_hooks;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::plan::{self, HookOutput, Plan};
@@ -17,9 +19,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The things made so far.
 pub(crate) struct Rollback {
-    container: Option<Container>,
+    container: Option<Rc<Container>>,
     cgroup: Option<Cgroup>,
-    existing_cgroups: Vec<PathBuf>,
     children: Vec<OwnedFd>,
     pid_file: Option<PathBuf>,
     /// poststop hooks: the container existed as far as other programs are concerned.
@@ -36,30 +37,17 @@ struct Poststop {
 impl Rollback {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self {
-            container: None,
-            cgroup: None,
-            existing_cgroups: Vec::new(),
-            children: Vec::new(),
-            pid_file: None,
-            poststop: None,
-        }
+        Self { container: None, cgroup: None, children: Vec::new(), pid_file: None, poststop: None }
     }
 
     /// The state directory.
-    pub(crate) fn container(&mut self, container: &Container) -> Result<()> {
-        self.container = Some(container.duplicate()?);
-        Ok(())
+    pub(crate) fn container(&mut self, container: &Rc<Container>) {
+        self.container = Some(Rc::clone(container));
     }
 
     /// The cgroup's directories.
     pub(crate) fn cgroup(&mut self, cgroup: &Cgroup) {
         self.cgroup = Some(cgroup.clone());
-    }
-
-    /// Directories that were there before.
-    pub(crate) fn keep_cgroups(&mut self, existing: &[PathBuf]) {
-        self.existing_cgroups = existing.to_vec();
     }
 
     /// A process.
@@ -102,11 +90,11 @@ impl Rollback {
             reap(child);
         }
         if let Some(cgroup) = &self.cgroup {
-            // A hook may have left a process in it. Its cgroup is ours unless it was there before.
-            if self.existing_cgroups.is_empty() && !cgroup.processes().is_empty() {
+            // A hook may have left a process in it.
+            if cgroup.is_all_own() && !cgroup.processes().is_empty() {
                 check(cgroup.kill());
             }
-            check(cgroup.remove(&self.existing_cgroups, PATIENCE));
+            check(cgroup.remove(PATIENCE));
         }
         if let Some(container) = &self.container {
             check(container.remove());

@@ -7,8 +7,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
+use crate::child::{self, reap};
 use crate::console::Proxy;
-use crate::create::{Created, Ends, Request, make, reap, run_hooks};
+use crate::create::{Created, Ends, Request, make, run_hooks};
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::logging::Log;
@@ -31,8 +32,12 @@ pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, l
         Ok(None) => Ok(0),
         Ok(Some(status)) if keep => Ok(status),
         Ok(Some(status)) => {
-            created.container.lock()?;
-            delete::destroy(&created.host.proc, &created.container).map(|()| status)
+            // The status is what the caller waits for. That somebody else has deleted the container is as good.
+            match created.container.lock().and_then(|()| delete::destroy(&created.host.proc, &created.container)) {
+                Err(error) if !error.is_missing_container() => log.warning(&error.to_string()),
+                _ => {}
+            }
+            Ok(status)
         }
         Err(error) => {
             let _ = sys::pidfd_send_signal(created.pidfd.as_fd(), libc::SIGKILL);
@@ -51,7 +56,7 @@ fn start(created: &Created, log: &Log) -> Result<()> {
         match created.sync.receive() {
             Ok(Message::End) => break,
             Ok(Message::Fault(fault)) => return Err(plan::explain(&created.plan, &fault)),
-            Ok(Message::Warning(fault)) => log.warning(&plan::explain(&created.plan, &fault).to_string()),
+            Ok(Message::Warning(fault)) => child::warn(&created.plan, &fault, log),
             Ok(other) => return Err(Error::new(format!("unexpected message of the child: {other:?}"))),
             // It was killed with our message unread.
             Err(Errno::CONNRESET) => break,
@@ -104,7 +109,7 @@ fn poll(pidfd: &OwnedFd, signals: &SignalFd, proxy: Option<&Proxy>) -> Result<(b
     }
     let revents: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
     let console = match revents.as_slice() {
-        [_, _, master, stdin] => Some((*master, *stdin)),
+        [_, _, master, stdin @ ..] => Some((*master, stdin.first().copied().unwrap_or(PollFlags::empty()))),
         _ => None,
     };
     let set = |index: usize| revents.get(index).is_some_and(|revents| !revents.is_empty());

@@ -13,7 +13,7 @@ use crate::hooks::StateText;
 use crate::host;
 use crate::plan;
 use crate::state::{Container, InitProcess, Record, Root, Status};
-use crate::sync::{Fault, LENGTH};
+use crate::sync::{EXECUTES, Fault, LENGTH};
 use crate::sys;
 
 /// `start ID`. Returns when the program is executed and the poststart hooks have run, or with the reason why not.
@@ -30,9 +30,9 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
         return Err(Error::at("process", "is missing: there is nothing to start"));
     }
     open_gate(&gate, &process)?;
-    if let Some(fault) = fault(&container)? {
-        return Err(plan::explain_late(&fault));
-    }
+    executed(&container)?;
+    // The hooks may want to look at the container, or to delete it.
+    container.unlock();
     poststart(&proc, &container, &record, &process)
 }
 
@@ -63,16 +63,21 @@ fn open_gate(gate: &OwnedFd, process: &InitProcess) -> Result<()> {
     }
 }
 
-/// What init wrote into the FIFO before it died. The FIFO keeps it as long as the gate is open.
-fn fault(container: &Container) -> Result<Option<Fault>> {
+/// Whether init has executed the program, by what it wrote into the FIFO. That keeps it as long as the gate is open.
+fn executed(container: &Container) -> Result<()> {
     let fifo = container.open_file(crate::state::FIFO, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-    let mut bytes = [0u8; LENGTH];
-    match rustix::io::read(&fifo, &mut bytes) {
-        Ok(LENGTH) => Ok(Fault::decode(&bytes)),
-        // Our byte, which init did not live to read.
-        Ok(1) => Err(refuse(Status::Stopped)),
-        Ok(_) | Err(Errno::AGAIN) => Ok(None),
-        Err(errno) => Err(Error::new("read exec.fifo").errno(errno)),
+    let mut bytes = [0u8; 1 + LENGTH];
+    let length = match rustix::io::read(&fifo, &mut bytes) {
+        Err(Errno::AGAIN) => 0,
+        result => result.map_err(|errno| Error::new("read exec.fifo").errno(errno))?,
+    };
+    match bytes.get(..length).unwrap_or_default() {
+        [EXECUTES] => Ok(()),
+        [EXECUTES, fault @ ..] | fault if fault.len() == LENGTH => {
+            Err(Fault::decode(fault).map_or_else(|| refuse(Status::Stopped), |fault| plan::explain_late(&fault)))
+        }
+        // Our byte, which init did not live to read, or nothing.
+        _ => Err(Error::new("container init died before it executed the program")),
     }
 }
 
@@ -84,7 +89,8 @@ fn poststart(proc: &OwnedFd, container: &Container, record: &Record, process: &I
     let output = plan::acting(&record.annotations)?.hook_output;
     run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output).map_err(|error| {
         let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
-        match delete::wait_for_end(&process.pidfd).and_then(|()| delete::destroy(proc, container)) {
+        let ended = delete::wait_for_end(&process.pidfd).and_then(|()| container.lock());
+        match ended.and_then(|()| delete::destroy(proc, container)) {
             Ok(()) => error,
             Err(failure) => error.undo(&failure),
         }

@@ -9,10 +9,12 @@
 //!
 //! The mkdir of the directory is what makes an id unique; flock(2) on it orders concurrent commands.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use oci_spec::runtime::Hooks;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -85,9 +87,6 @@ pub(crate) struct Init {
     init_process_pid: i32,
     /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: with the pid it names one process for ever.
     init_process_start: u64,
-    /// cgroup directories that were there before the container, and stay after it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) existing_cgroups: Vec<PathBuf>,
 }
 
 /// The states of runtime.md (section State), and `paused`.
@@ -207,7 +206,12 @@ pub(crate) struct Container {
     pub(crate) id: String,
     path: PathBuf,
     dir: OwnedFd,
+    /// Whether this is who holds the lock.
+    locked: Cell<bool>,
 }
+
+/// How long a command waits for another one on the same container.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The process that is, or was, pid 1 of the container.
 pub(crate) struct InitProcess {
@@ -217,46 +221,60 @@ pub(crate) struct InitProcess {
     pub(crate) pidfd: OwnedFd,
 }
 
+impl AsFd for Container {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
 impl Container {
     fn open(id: &str, path: PathBuf) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Self { id: id.to_owned(), path, dir }),
-            Err(Errno::NOENT) => Err(does_not_exist(id)),
+            Ok(dir) => Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) }),
+            Err(Errno::NOENT) => Err(Error::missing_container(id)),
             Err(errno) => Err(Error::new(format!("open {}", path.display())).errno(errno)),
         }
     }
 
-    /// A second handle of the same directory, with the same lock.
-    pub(crate) fn duplicate(&self) -> Result<Self> {
-        let dir = self.dir.try_clone().map_err(|error| Error::new("duplicate a descriptor").errno(error))?;
-        Ok(Self { id: self.id.clone(), path: self.path.clone(), dir })
-    }
-
     /// Waits until no other command changes this container. The lock ends with this value.
     pub(crate) fn lock(&self) -> Result<()> {
-        rustix::fs::flock(&self.dir, FlockOperation::LockExclusive)
-            .map_err(|errno| Error::new(format!("lock {}", self.path.display())).errno(errno))?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // flock(2) knows no deadline, so this polls, with growing pauses.
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+                Err(errno) => {
+                    let error = Error::new(format!("lock {}", self.path.display())).errno(errno);
+                    return Err(error.hint("another command works on this container, or waits for one of its hooks"));
+                }
+            }
+        }
+        self.locked.set(true);
         // Whoever had the lock may have deleted the container.
         let stat = rustix::fs::fstat(&self.dir).map_err(|errno| Error::new("fstat").errno(errno))?;
-        if stat.st_nlink == 0 { Err(does_not_exist(&self.id)) } else { Ok(()) }
+        if stat.st_nlink == 0 { Err(Error::missing_container(&self.id)) } else { Ok(()) }
     }
 
     /// Lets other commands in again, for `run`, which lives as long as its container.
     pub(crate) fn unlock(&self) {
         // Unlocking a lock that is held cannot fail (flock(2)).
         let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
+        self.locked.set(false);
     }
 
-    /// Whether some command holds the lock: `create`, while there is no state yet.
-    fn is_locked(&self) -> bool {
-        match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => {
-                self.unlock();
-                false
-            }
-            Err(_) => true,
-        }
+    /// Whether another command holds the lock: `create`, while there is no state yet. Asked of a descriptor of its own,
+    /// since a lock belongs to whoever opened it.
+    fn is_locked_by_another(&self) -> bool {
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let probe = rustix::fs::openat(&self.dir, ".", flags, Mode::empty());
+        let taken = |dir| rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared).is_err();
+        !self.locked.get() && probe.is_ok_and(taken)
     }
 
     /// Writes the record: temporary file, fsync, rename.
@@ -265,16 +283,11 @@ impl Container {
     }
 
     /// Writes the state: from here on the container is created.
-    pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid, existing_cgroups: &[PathBuf]) -> Result<()> {
+    pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid) -> Result<()> {
         let pid_number = pid.as_raw_nonzero().get();
         let stat = read_stat(proc, pid_number)
             .ok_or_else(|| Error::new(format!("read /proc/{pid_number}/stat")).errno(Errno::SRCH))?;
-        let init = Init {
-            id: self.id.clone(),
-            init_process_pid: pid_number,
-            init_process_start: stat.starttime,
-            existing_cgroups: existing_cgroups.to_vec(),
-        };
+        let init = Init { id: self.id.clone(), init_process_pid: pid_number, init_process_start: stat.starttime };
         self.write(STATE, &init)
     }
 
@@ -351,9 +364,13 @@ impl Container {
 
     /// The status as the kernel tells it.
     pub(crate) fn status(&self, proc: impl AsFd) -> Result<(Status, Option<InitProcess>)> {
-        let (Some(record), Some(init)) = (self.record()?, self.init()?) else {
+        let (record, init) = match (self.record()?, self.init()?) {
+            (Some(record), Some(init)) => (record, init),
+            // The record goes first when a container is removed.
+            (None, Some(_)) => return Ok((Status::Stopped, None)),
             // Without a creator that holds the lock nobody will ever finish it.
-            return Ok((if self.is_locked() { Status::Creating } else { Status::Stopped }, None));
+            (_, None) if self.is_locked_by_another() => return Ok((Status::Creating, None)),
+            (_, None) => return Ok((Status::Stopped, None)),
         };
         let Some(process) = self.init_process(proc, &record, &init)? else {
             return Ok((Status::Stopped, None));
@@ -396,12 +413,19 @@ impl Container {
     /// Removes the directory.
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
-        let names = [FIFO, STATE, ".state.json.tmp", ".record.json.tmp", RECORD];
+        let names = [FIFO, ".state.json.tmp", ".record.json.tmp", RECORD, STATE];
         for name in names {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(failed(errno)),
             }
+        }
+        // By now the path could be another container's, if somebody has removed ours by hand.
+        let (own, other) = (rustix::fs::fstat(&self.dir), rustix::fs::lstat(&self.path));
+        if let (Ok(own), Ok(other)) = (own, other)
+            && (own.st_dev, own.st_ino) != (other.st_dev, other.st_ino)
+        {
+            return Ok(());
         }
         match rustix::fs::rmdir(&self.path) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -462,10 +486,6 @@ fn user_name(uid: u32) -> String {
         (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
     });
     name.unwrap_or_else(|| format!("#{uid}"))
-}
-
-fn does_not_exist(id: &str) -> Error {
-    Error::new(format!("container does not exist: {id:?}"))
 }
 
 fn read_stat(proc: impl AsFd, pid: i32) -> Option<procfs::process::Stat> {

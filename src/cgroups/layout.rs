@@ -60,7 +60,7 @@ impl Layout {
             dir.push(&inner);
             (hierarchy.controllers.clone(), dir)
         });
-        Ok(Cgroup { version: self.version, dirs: dirs.collect() })
+        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new() })
     }
 }
 

@@ -40,13 +40,20 @@ pub(crate) struct Cgroup {
     pub(crate) version: Version,
     /// By controllers, as in /proc/self/cgroup; the unified hierarchy has the empty name.
     pub(crate) dirs: BTreeMap<String, PathBuf>,
+    /// Those of them that were there before the container.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    existing: Vec<PathBuf>,
 }
 
-/// Why the directories could not be made, and which of them were there before.
+/// The ways into a cgroup, opened.
 #[derive(Debug)]
-pub(crate) struct NotCreated {
-    pub(crate) error: Error,
-    pub(crate) existing: Vec<PathBuf>,
+pub(crate) struct Join {
+    /// For the child to write `0` to, while it has one thread.
+    pub(crate) files: Vec<OwnedFd>,
+    /// The directory in the unified hierarchy into which clone3 puts it.
+    pub(crate) into: Option<OwnedFd>,
+    /// Its `cgroup.procs`, for a child that clone3 could not put there: it waits for an RCU grace period.
+    pub(crate) procs: Option<OwnedFd>,
 }
 
 impl Cgroup {
@@ -66,29 +73,40 @@ impl Cgroup {
         self.dirs.get("").map(PathBuf::as_path)
     }
 
-    /// Makes the directories. Returns those that were there already, which are not ours to remove.
-    pub(crate) fn create(&self) -> std::result::Result<Vec<PathBuf>, NotCreated> {
-        let mut existing = Vec::new();
-        match self.create_all(&mut existing) {
-            Ok(()) => Ok(existing),
-            Err(error) => Err(NotCreated { error, existing }),
-        }
+    /// Notes which directories are there before the container: they may be shared with others, and stay after it.
+    /// None may be in use.
+    pub(crate) fn find_existing(&mut self) -> Result<()> {
+        let existing: Vec<PathBuf> = self.dirs.values().filter(|dir| dir.exists()).cloned().collect();
+        existing.iter().try_for_each(|dir| self.check_unused(dir))?;
+        self.existing = existing;
+        Ok(())
     }
 
-    fn create_all(&self, existing: &mut Vec<PathBuf>) -> Result<()> {
-        for (controllers, dir) in &self.dirs {
-            let made = make_dir(dir).map_err(|errno| self.refused("create", dir, errno))?;
-            if !made {
-                existing.push(dir.clone());
-                self.check_unused(dir)?;
-            }
-            if controllers.split(',').any(|name| name == "cpuset") && self.version == Version::V1 {
-                v1::inherit_cpuset(dir)?;
+    /// Whether the directory, and all below it, is the container's alone.
+    fn is_own(&self, dir: &Path) -> bool {
+        !self.existing.iter().any(|existing| existing == dir)
+    }
+
+    /// Whether this is so in every hierarchy.
+    pub(crate) fn is_all_own(&self) -> bool {
+        self.existing.is_empty()
+    }
+
+    /// Makes the directories that were not there. On an error those that were not made count as existing.
+    pub(crate) fn create(&mut self) -> Result<()> {
+        let dirs: Vec<PathBuf> = self.dirs.values().filter(|dir| self.is_own(dir)).cloned().collect();
+        for (index, dir) in dirs.iter().enumerate() {
+            let made = make_dir(dir).and_then(|made| if made { Ok(()) } else { Err(Errno::EXIST) });
+            if let Err(errno) = made {
+                self.existing.extend(dirs.get(index..).unwrap_or_default().iter().cloned());
+                return Err(self.refused("create", dir, errno));
             }
         }
-        if self.version == Version::V2 {
-            for dir in self.dirs.values() {
-                v2::enable_controllers(dir);
+        for (controllers, dir) in &self.dirs {
+            match self.version {
+                Version::V1 if controllers.split(',').any(|name| name == "cpuset") => v1::inherit_cpuset(dir)?,
+                Version::V1 => {}
+                Version::V2 => v2::enable_controllers(dir),
             }
         }
         Ok(())
@@ -108,13 +126,12 @@ impl Cgroup {
 
     /// A cgroup that is in use cannot be limited, killed and removed as if it were this container's alone.
     fn check_unused(&self, dir: &Path) -> Result<()> {
-        let processes = read_file(dir, "cgroup.procs").map_err(|errno| self.refused("read", dir, errno))?;
-        match processes.lines().count() {
-            0 => {}
-            count => {
-                let text = format!("container's cgroup is not empty: {count} process(es) found in {}", dir.display());
-                return Err(Error::at("linux.cgroupsPath", text));
-            }
+        let mut processes = Vec::new();
+        collect_processes(dir, true, &mut processes);
+        if !processes.is_empty() {
+            let count = processes.len();
+            let text = format!("container's cgroup is not empty: {count} process(es) found in {}", dir.display());
+            return Err(Error::at("linux.cgroupsPath", text));
         }
         if is_frozen(dir) {
             let text = format!("container's cgroup unexpectedly frozen: {}", dir.display());
@@ -177,21 +194,25 @@ impl Cgroup {
         }
     }
 
-    /// The `tasks` file of each v1 hierarchy, for the child to write `0` to.
+    /// What a child joins this cgroup by: for each v1 hierarchy its `tasks` file, to which it writes `0`.
     ///
     /// A process with one thread that moves itself so does not take the lock for which every other way of joining waits
     /// a whole RCU grace period (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`): 8 to 13 ms on an idle host.
-    pub(crate) fn task_files(&self) -> Result<Vec<OwnedFd>> {
-        let v1 = self.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
-        v1.map(|(_, dir)| {
+    pub(crate) fn join(&self) -> Result<Join> {
+        let open = |dir: &Path, file: &str| {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::open(dir.join("tasks"), flags, Mode::empty()).map_err(|errno| self.refused("join", dir, errno))
+            rustix::fs::open(dir.join(file), flags, Mode::empty()).map_err(|errno| self.refused("join", dir, errno))
+        };
+        let v1 = self.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
+        Ok(Join {
+            files: v1.map(|(_, dir)| open(dir, "tasks")).collect::<Result<_>>()?,
+            into: self.unified_dir()?,
+            procs: self.unified().map(|dir| open(dir, "cgroup.procs")).transpose()?,
         })
-        .collect()
     }
 
     /// The directory in which clone3 puts the child (`CLONE_INTO_CGROUP`), where there is a unified hierarchy.
-    pub(crate) fn unified_dir(&self) -> Result<Option<OwnedFd>> {
+    fn unified_dir(&self) -> Result<Option<OwnedFd>> {
         self.unified().map(|dir| open_dir(dir).map_err(|errno| self.refused("open", dir, errno))).transpose()
     }
 
@@ -200,18 +221,39 @@ impl Cgroup {
         self.dir("freezer").is_some_and(is_frozen)
     }
 
-    /// Kills every process of the cgroup and below, frozen or not. Does not wait.
+    /// Kills every process of the cgroup, frozen or not; those below it too, where it is the container's alone. Does not
+    /// wait.
     pub(crate) fn kill(&self) -> Result<()> {
-        if let Some(dir) = self.unified() {
-            match write_file(dir, "cgroup.kill", b"1") {
-                Ok(()) | Err(Errno::NOENT) => {}
+        match self.unified() {
+            // Not where the directory stays: since Linux 6.18 that would kill whoever is cloned into it later.
+            Some(dir) if self.is_own(dir) => match write_file(dir, "cgroup.kill", b"1") {
+                Ok(()) if self.version == Version::V2 => return Ok(()),
+                // Gone, or just going: ENODEV is the answer of a file that was opened before.
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
                 Err(errno) => return Err(self.refused("kill", dir, errno)),
-            }
+            },
+            _ => {}
         }
-        if self.version == Version::V1 { v1::kill(self) } else { Ok(()) }
+        match self.version {
+            Version::V1 => v1::kill(self),
+            Version::V2 => self.kill_each(),
+        }
     }
 
-    /// The pids of all processes of the cgroup and below, as this process sees them.
+    fn kill_each(&self) -> Result<()> {
+        let mut failure = None;
+        for pid in self.processes() {
+            let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
+            match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => failure = Some(Error::new(format!("kill process {pid:?}")).errno(errno)),
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The pids of all processes of the cgroup, as this process sees them; those below it too, where it is the
+    /// container's alone.
     pub(crate) fn processes(&self) -> Vec<i32> {
         let dir = match self.version {
             Version::V2 => self.unified(),
@@ -222,17 +264,18 @@ impl Cgroup {
         };
         let mut pids = Vec::new();
         if let Some(dir) = dir {
-            collect_processes(dir, &mut pids);
+            collect_processes(dir, self.is_own(dir), &mut pids);
         }
         pids
     }
 
-    /// Removes the directories, those that the container made below them first. `keep` is left alone.
+    /// Removes the directories, those that the container made below them first. Those that were there
+    /// before it are left alone.
     ///
     /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
-    pub(crate) fn remove(&self, keep: &[PathBuf], patience: Duration) -> Result<()> {
+    pub(crate) fn remove(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
-        for dir in self.dirs.values().filter(|dir| !keep.contains(dir)) {
+        for dir in self.dirs.values().filter(|dir| self.is_own(dir)) {
             let mut pause = Duration::from_millis(1);
             loop {
                 match remove_tree(dir) {
@@ -296,10 +339,10 @@ fn children(dir: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn collect_processes(dir: &Path, pids: &mut Vec<i32>) {
+fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {
     pids.extend(read_file(dir, "cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
-    for child in children(dir) {
-        collect_processes(&child, pids);
+    for child in if below { children(dir) } else { Vec::new() } {
+        collect_processes(&child, below, pids);
     }
 }
 

@@ -48,30 +48,23 @@ pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<
 /// Kills all processes: freezes them first, so that none can fork away between the listing and the signals, and thaws
 /// at the end, since a frozen process dies only when it runs again.
 pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
-    let freezer = cgroup.dir("freezer").filter(|dir| dir.exists());
+    let freezer = cgroup.dir("freezer").filter(|dir| cgroup.is_own(dir) && dir.exists());
     if let Some(dir) = freezer {
         // Not fatal: without it only a fork bomb could win the race, and removal tries again.
         let _ = write_file(dir, "freezer.state", b"FROZEN");
     }
-    let mut failure = None;
-    for pid in cgroup.processes() {
-        let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
-        match rustix::process::kill_process(pid, rustix::process::Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(errno) => failure = Some(Error::new(format!("kill process {pid:?}")).errno(errno)),
-        }
-    }
+    let killed = cgroup.kill_each();
     if let Some(dir) = freezer {
         thaw(dir)?;
     }
-    failure.map_or(Ok(()), Err)
+    killed
 }
 
 fn thaw(dir: &Path) -> Result<()> {
     // The kernel may still be freezing and answer EBUSY for a moment (kernel/cgroup/legacy_freezer.c).
     for _ in 0..100 {
         match write_file(dir, "freezer.state", b"THAWED") {
-            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
             Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
             Err(errno) => return Err(Error::new(format!("thaw {}", dir.display())).errno(errno)),
         }

@@ -20,7 +20,7 @@ use rustix::process::DumpableBehavior;
 use crate::hooks::{self, StateText};
 use crate::plan::{ChildPlan, HookPlan, HookPlans, ProcessPlan};
 use crate::rootfs::source::Trees;
-use crate::sync::{ChildEnd, Detail, FAULT, Fault, START_CONTAINER, Step};
+use crate::sync::{ChildEnd, Detail, EXECUTES, FAULT, Fault, START_CONTAINER, Step};
 use crate::sys::{self, Errno};
 use crate::{host, rootfs};
 
@@ -39,8 +39,10 @@ pub(crate) struct Init<'a> {
     pub(crate) trees: &'a Trees,
     /// One for each of `plan.namespaces.joined`.
     pub(crate) joined: &'a [OwnedFd],
-    /// The `tasks` files of cgroup v1.
+    /// Files of cgroups to join.
     pub(crate) tasks: &'a [OwnedFd],
+    /// The container's directory, with the lock of `create`, which must end with that.
+    pub(crate) lock: BorrowedFd<'a>,
     /// `exec.fifo`; None: `run`, which needs no gate.
     pub(crate) gate: Option<BorrowedFd<'a>>,
     pub(crate) sync: BorrowedFd<'a>,
@@ -64,10 +66,17 @@ impl Init<'_> {
     /// The table of contents of a container.
     fn steps(&self) -> Result<Infallible, Fault> {
         let sync = ChildEnd(self.sync);
+        // The lock on the container's directory must end with `create`, whatever becomes of us.
+        let lock = u32::try_from(self.lock.as_raw_fd()).unwrap_or(u32::MAX);
+        sys::close_range(lock, lock, 0).map_err(|errno| Fault::new(Step::Descriptors, errno))?;
+        // And so must we, until it has said that all is well.
+        die_with_parent(true)?;
         // Before anything allocates memory or forks on the container's account.
         self.join_cgroup()?;
         self.enter_namespaces(&sync)?;
         self.become_root_of_user_namespace(&sync)?;
+        // Again: a second child does not inherit it, and a change of ids takes it away.
+        die_with_parent(true)?;
         // After the ids are mapped (the maps are written while we may be looked at), before others can see us.
         not_dumpable()?;
         new_session()?;
@@ -92,6 +101,7 @@ impl Init<'_> {
         let Some(process) = &self.plan.process else {
             rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
             self.close_descriptors()?;
+            die_with_parent(false)?;
             sync.ready()?;
             return self.wait_without_process();
         };
@@ -107,6 +117,8 @@ impl Init<'_> {
         self.close_descriptors()?;
         schedule(process)?;
         set_limits(process)?;
+        // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.
+        die_with_parent(false)?;
         // As late as can be: from here on every call needs the profile's permission.
         identity::filter_if_no_new_privileges(process)?;
         sync.ready()?;
@@ -220,6 +232,9 @@ impl Init<'_> {
     }
 
     fn execute(&self, process: &ProcessPlan, program: usize, home: Option<&std::ffi::CStr>) -> Fault {
+        if let Some(gate) = self.gate {
+            let _ = rustix::io::write(gate, &[EXECUTES]);
+        }
         let fault = program::execute(process, program, home);
         self.tell_gate(&fault);
         fault
@@ -262,6 +277,12 @@ impl Init<'_> {
 fn not_dumpable() -> Result<(), Fault> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
         .map_err(|errno| Fault::new(Step::Session, errno))
+}
+
+/// prctl(2), `PR_SET_PDEATHSIG`.
+fn die_with_parent(really: bool) -> Result<(), Fault> {
+    let signal = really.then_some(rustix::process::Signal::KILL);
+    rustix::process::set_parent_process_death_signal(signal).map_err(|errno| Fault::new(Step::Session, errno))
 }
 
 /// The caller's terminal must not be the container's (CVE-2017-5226).

@@ -19,7 +19,7 @@ pub(super) fn set_up(
 ) -> std::result::Result<(), Fault> {
     let fault = |errno| Fault::new(Step::Console, errno);
     if process.terminal {
-        let (master, terminal) = open(root).map_err(fault)?;
+        let (master, terminal) = open(root).map_err(|errno| Fault::new(Step::Terminal, errno))?;
         if has_dev {
             rootfs::bind_console(root, terminal.as_fd()).map_err(fault)?;
         }

@@ -25,6 +25,9 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
         (Step::Sysctl, libc::ENOENT) => error.hint("this kernel has no such parameter, or not in this namespace"),
         (Step::Seccomp, libc::EINVAL) => error.hint("the kernel refused the program; dmesg may say more"),
         (Step::UserNamespaceRoot, libc::EINVAL) => error.hint("linux.uidMappings and linux.gidMappings must map id 0"),
+        (Step::Terminal, libc::ENOENT | libc::ENODEV) => {
+            error.hint("mount a devpts at /dev/pts (a mount of type devpts)")
+        }
         (Step::Keyring, libc::EDQUOT) => error.hint("raise kernel.keys.maxkeys and kernel.keys.maxbytes"),
         _ => error,
     }
@@ -187,6 +190,7 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         Step::PivotRoot => Error::at("root.path", "make it the root of the container"),
         Step::RootReadonly => Error::at("root.readonly", "make the root file system read-only"),
         Step::RootPropagation => Error::at("linux.rootfsPropagation", "set the propagation of the root file system"),
+        Step::Terminal => Error::at("process.terminal", "open \"/dev/pts/ptmx\" of the container"),
         Step::Console => Error::at("process.terminal", "set up the terminal and the standard streams"),
         Step::Hostname => Error::at("hostname", format!("set {:?}", child.hostname.as_deref().unwrap_or_default())),
         Step::Domainname => {

@@ -71,8 +71,10 @@ pub(crate) struct Plan {
     /// What some of them ask for.
     pub(crate) acting: annotations::Acting,
     pub(crate) child: ChildPlan,
-    /// To be logged: what is ignored, and why that is right.
+    /// For the user: what cannot be granted.
     pub(crate) warnings: Vec<String>,
+    /// For the debug log: what is ignored, and why that is right.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What the child does. It sees this through the memory that clone3 copied.
@@ -104,7 +106,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     check_version(spec.version())?;
     check_unsupported(spec)?;
     let mut warnings = Vec::new();
-    let no_linux = Linux::default_without_anything();
+    let no_linux = empty_linux();
     let linux = spec.linux().as_ref().unwrap_or(&no_linux);
     let namespaces = namespaces::plan(linux)?;
     let idmap = namespaces::idmap(linux, &namespaces)?;
@@ -140,21 +142,20 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
         annotations,
         acting,
+        notes: seccomp_notes(&child),
         child,
         warnings,
     })
 }
 
-/// An empty `linux` object.
-trait WithoutAnything {
-    fn default_without_anything() -> Self;
+fn seccomp_notes(child: &ChildPlan) -> Vec<String> {
+    let filter = child.process.as_ref().and_then(|process| process.seccomp.as_ref());
+    filter.map(|filter| filter.notes.clone()).unwrap_or_default()
 }
 
-impl WithoutAnything for Linux {
-    fn default_without_anything() -> Self {
-        // `Linux::default()` of oci-spec is a whole example configuration.
-        serde_json::from_str("{}").unwrap_or_default()
-    }
+/// An empty `linux` object: `Linux::default()` of oci-spec is a whole example configuration.
+fn empty_linux() -> Linux {
+    serde_json::from_str("{}").unwrap_or_default()
 }
 
 /// Any 1.x is accepted: minor versions only add, and what is unknown is ignored or refused by its own field.
@@ -204,8 +205,13 @@ fn is_set(text: &Option<String>) -> bool {
 /// What only makes sense in a namespace of the container's own.
 fn check_needs(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
     if !namespaces.has(libc::CLONE_NEWNS) {
-        return Err(Error::at("linux.namespaces", "unable to restrict sys entries without a private MNT namespace")
-            .hint("add {\"type\": \"mount\"}"));
+        let paths = linux.masked_paths().iter().chain(linux.readonly_paths()).flatten().count();
+        let text = if paths > 0 {
+            "unable to restrict sys entries without a private MNT namespace"
+        } else {
+            "a container without a mount namespace of its own would change the host's mounts, and is not supported"
+        };
+        return Err(Error::at("linux.namespaces", text).hint("add {\"type\": \"mount\"}"));
     }
     if is_set(spec.hostname()) && !namespaces.has(libc::CLONE_NEWUTS) {
         return Err(Error::at("hostname", "unable to set hostname without a private UTS namespace"));

@@ -82,7 +82,6 @@ pub(super) fn plan(
     }
     let terminal = process.terminal().unwrap_or(false);
     let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
-    warnings.extend(seccomp.iter().flat_map(|filter| filter.warnings.iter().cloned()));
     Ok(ProcessPlan {
         candidates: candidates(args.first().map_or(&[][..], |arg| arg.to_bytes()), path)?,
         wants_home: set("HOME=").is_none_or(<[u8]>::is_empty),

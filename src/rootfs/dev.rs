@@ -93,7 +93,9 @@ fn bind(root: BorrowedFd<'_>, device: &DevicePlan) -> Result<(), Fault> {
     if stat.st_mode & libc::S_IFMT != device.kind || stat.st_rdev != makedev(device.major, device.minor) {
         return Err(Fault::new(Step::DeviceMismatch, Errno::NODEV));
     }
-    let attr = MountAttr { set: libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC, ..MountAttr::default() };
+    // Read-only: its mode, owner and times are the host's. It can be written to all the same.
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let attr = MountAttr { set, ..MountAttr::default() };
     sys::mount_setattr(tree.as_fd(), c"", libc::AT_EMPTY_PATH, &attr).map_err(fault)?;
     let target = resolve::open_or_make(root, &device.path, Missing::File).map_err(fault)?;
     move_mount(tree.as_fd(), target.as_fd()).map_err(fault)

@@ -71,8 +71,12 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault
     Ok(())
 }
 
+/// Read-only: the null device is the host's, and its mode, owner and times are not the container's to change. A device
+/// can be written to on a read-only mount all the same.
 fn cover(source: &OwnedFd, target: &OwnedFd) -> sys::Result<()> {
     let tree = copy(source.as_fd(), false)?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    sys::mount_setattr(tree.as_fd(), c"", libc::AT_EMPTY_PATH, &MountAttr { set, ..MountAttr::default() })?;
     move_mount(tree.as_fd(), target.as_fd())
 }
 

@@ -158,7 +158,8 @@ fn check_target(root: BorrowedFd<'_>, target: BorrowedFd<'_>, path: &RootPath) -
     let (root, stat) = (rustix::fs::fstat(root).map_err(fault)?, rustix::fs::fstat(target).map_err(fault)?);
     let is_root = (root.st_dev, root.st_ino) == (stat.st_dev, stat.st_ino);
     // Which paths below /proc are allowed was decided by the plan.
-    let below_proc = path.as_c_str().to_bytes().starts_with(b"proc");
+    let path = path.as_c_str().to_bytes();
+    let below_proc = path == b"proc" || path.starts_with(b"proc/");
     if is_root || (!below_proc && resolve::magic(target).map_err(fault)? == resolve::PROC_SUPER_MAGIC) {
         return Err(Fault::new(Step::MountUnsafeTarget, Errno::PERM));
     }

@@ -98,7 +98,7 @@ pub(crate) struct Filter {
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u32,
     /// Lines for the debug log: what of the profile was skipped.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
@@ -109,9 +109,9 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
 
 fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
     let profile = Profile::read(spec)?;
-    let mut warnings = Vec::new();
-    let flags = flags(spec, &mut warnings);
-    unknown_names(machine, &profile, &mut warnings);
+    let mut notes = Vec::new();
+    let flags = flags(spec, &mut notes);
+    unknown_names(machine, &profile, &mut notes);
 
     let mut verdicts = Verdicts::default();
     let mut stated = Vec::new();
@@ -126,17 +126,17 @@ fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
             format!("needs a filter of {} instructions, the kernel takes {MOST_INSTRUCTIONS}", program.len()),
         ));
     }
-    Ok(Filter { program, flags, warnings })
+    Ok(Filter { program, flags, notes })
 }
 
-fn flags(profile: &LinuxSeccomp, warnings: &mut Vec<String>) -> u32 {
+fn flags(profile: &LinuxSeccomp, notes: &mut Vec<String>) -> u32 {
     // Without any list the program would pay for the mitigation of speculative store bypass; runc's default.
     let Some(flags) = profile.flags() else { return SPEC_ALLOW };
     let mut bits = 0;
     for flag in flags {
         match FLAGS.iter().find(|(known, _)| known == flag).and_then(|(_, bit)| *bit) {
             Some(bit) => bits |= bit,
-            None => warnings.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY")),
+            None => notes.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY")),
         }
     }
     bits
@@ -156,13 +156,13 @@ fn abis(machine: Machine, profile: &LinuxSeccomp) -> Vec<Abi> {
 }
 
 /// Names that no table has are skipped, as they stand for calls of other machines or of newer kernels.
-fn unknown_names(machine: Machine, profile: &Profile<'_>, warnings: &mut Vec<String>) {
+fn unknown_names(machine: Machine, profile: &Profile<'_>, notes: &mut Vec<String>) {
     let mut seen = BTreeSet::new();
     for (i, rule) in profile.rules.iter().enumerate() {
         for name in rule.names {
             let known = |abi: &Abi| abi.number(name).is_some() || abi.multiplexed(name).is_some();
             if !machine.abis().iter().any(known) && seen.insert(name) {
-                warnings.push(format!("linux.seccomp.syscalls[{i}].names: unknown system call {name:?} is skipped"));
+                notes.push(format!("linux.seccomp.syscalls[{i}].names: unknown system call {name:?} is skipped"));
             }
         }
     }

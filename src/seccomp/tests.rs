@@ -291,7 +291,7 @@ fn flags_are_the_kernels() {
     let filter = flags(json!(all));
     assert_eq!(filter.flags, 6);
     assert_eq!(
-        filter.warnings,
+        filter.notes,
         ["linux.seccomp.flags: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV has no effect without SCMP_ACT_NOTIFY"]
     );
 }
@@ -302,7 +302,7 @@ fn unknown_names_are_skipped_with_a_line_for_the_log() {
         {"names": ["read", "nosuchcall", "accept", "_llseek"], "action": "SCMP_ACT_ERRNO"},
         {"names": ["nosuchcall", "other"], "action": "SCMP_ACT_ERRNO"}]}));
     assert_eq!(
-        filter.warnings,
+        filter.notes,
         [
             "linux.seccomp.syscalls[0].names: unknown system call \"nosuchcall\" is skipped",
             "linux.seccomp.syscalls[1].names: unknown system call \"other\" is skipped",

@@ -1,0 +1,323 @@
+//! The parent's side of a child: cloning it into its cgroup, answering it, setting what can only be set from outside, and
+//! handing over what comes of it. Runs in: parent.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::signal::SigSet;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+
+use crate::cgroups::{Cgroup, Join};
+use crate::console;
+use crate::create::run_hooks;
+use crate::error::{Error, Result};
+use crate::hooks::StateText;
+use crate::host::{self, Host};
+use crate::logging::Log;
+use crate::plan::{self, Plan};
+use crate::rollback::Rollback;
+use crate::sync::{Fault, Message, ParentEnd, Step};
+use crate::sys::{self, Clone3, Cloned};
+
+/// A child that was just cloned.
+pub(crate) struct Spawned {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) sync: ParentEnd,
+}
+
+/// Clones the child into its cgroup. `child` is what it does, with its end of the socket and the cgroup files that it
+/// writes `0` to; it never returns.
+pub(crate) fn spawn(
+    plan: &Plan,
+    join: Join,
+    flags: i32,
+    rollback: &mut Rollback,
+    child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
+) -> Result<Spawned> {
+    block_signals()?;
+    let mut files = join.files;
+    if let Some(into) = &join.into
+        && let Some(spawned) = attempt(plan, Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
+    {
+        return Ok(spawned);
+    }
+    files.extend(join.procs);
+    attempt(plan, None, flags, rollback, |sync| child(sync, &files))?
+        .ok_or_else(|| Error::at("linux.namespaces", "create the namespaces"))
+}
+
+/// None: the child has to join the unified hierarchy by itself. Either there is no clone3 here, only clone; or the kernel
+/// has killed the child at its birth: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that
+/// came during the clone.
+fn attempt(
+    plan: &Plan,
+    into: Option<BorrowedFd<'_>>,
+    flags: i32,
+    rollback: &mut Rollback,
+    child: impl Fn(BorrowedFd<'_>),
+) -> Result<Option<Spawned>> {
+    let (parent_end, child_end) = socket_pair()?;
+    let what = Clone3 { flags: u64::try_from(flags).unwrap_or(0), cgroup: into };
+    let (pid, pidfd) = match sys::clone3(what) {
+        Ok(Cloned::Child) => {
+            // Or it would never see the end of a dead parent's messages.
+            drop(parent_end);
+            child(child_end.as_fd());
+            sys::exit_now(1)
+        }
+        Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
+        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) if into.is_some() => return Ok(None),
+        Err(errno) => return Err(Error::at("linux.namespaces", "create the namespaces").errno(errno)),
+    };
+    rollback.child(&pidfd)?;
+    // A second child inherits them.
+    raise_hard_limits(plan, pid)?;
+    drop(child_end);
+    let spawned = Spawned { pid, pidfd, sync: ParentEnd(parent_end) };
+    Ok(if into.is_some() && spawned.was_killed_at_birth() { None } else { Some(spawned) })
+}
+
+impl Spawned {
+    fn was_killed_at_birth(&self) -> bool {
+        if !self.sync.ends_silently() {
+            return false;
+        }
+        // Its status stays, for whoever has to say how it died.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
+        let killed = status.ok().flatten().and_then(|status| status.terminating_signal()) == Some(libc::SIGKILL);
+        if killed {
+            reap(&self.pidfd);
+        }
+        killed
+    }
+}
+
+fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|errno| Error::new("socketpair").errno(errno))
+}
+
+/// Before the clone, so that none is lost between it and the first wait; the child sets its own mask before exec.
+fn block_signals() -> Result<()> {
+    SigSet::all().thread_block().map_err(|errno| Error::new("sigprocmask").errno(errno))
+}
+
+/// Sets what only the parent may set, or only from outside of a user namespace. When the child is ready: a low priority
+/// must not slow its own work down.
+pub(crate) fn adjust(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
+    set_oom_score(plan, host, pid)?;
+    set_scheduler(plan, pid)
+}
+
+fn set_oom_score(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
+    let Some(value) = plan.oom_score_adj else { return Ok(()) };
+    let file = format!("{}/oom_score_adj", pid.as_raw_nonzero());
+    host::write_raw(&host.proc, &file, value.to_string().as_bytes()).map_err(|errno| {
+        let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
+        if errno == rustix::io::Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
+    })
+}
+
+fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
+    let Some(process) = &plan.child.process else { return Ok(()) };
+    let failed = |field: &str, what: String, errno: rustix::io::Errno| {
+        let error = Error::at(field, what).errno(errno);
+        if errno == rustix::io::Errno::PERM {
+            error.hint("it needs CAP_SYS_NICE, and for a real-time policy cpu.rt_runtime_us where cgroup v1 has that")
+        } else {
+            error
+        }
+    };
+    if let Some(attr) = &process.scheduling.scheduler {
+        sys::sched_setattr(pid, attr).map_err(|errno| failed("process.scheduler", format!("set {attr}"), errno))?;
+    }
+    if let Some(priority) = process.scheduling.io_priority {
+        let what = format!("set class {} and level {}", priority >> 13, priority & 7);
+        sys::ioprio_set(pid, priority).map_err(|errno| failed("process.ioPriority", what, errno))?;
+    }
+    Ok(())
+}
+
+/// Raises hard limits, from outside a user namespace, where that may be permitted. The child then sets each limit by
+/// itself, as the last thing it does, so that a small one does not hit its own work.
+fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
+    let rlimits = plan.child.process.as_ref().map(|process| process.rlimits.as_slice()).unwrap_or_default();
+    for (index, limit) in rlimits.iter().enumerate() {
+        let at = |text: String| Error::at(format!("process.rlimits[{index}]"), text);
+        let (soft, hard) = sys::getrlimit(limit.resource).map_err(|errno| at("read it".to_owned()).errno(errno))?;
+        if limit.hard <= hard {
+            continue;
+        }
+        sys::prlimit(pid, limit.resource, soft, limit.hard).map_err(|errno| {
+            let error = at(format!("raise the hard limit from {hard} to {}", limit.hard)).errno(errno);
+            if errno == rustix::io::Errno::PERM {
+                error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
+            } else {
+                error
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// Sets the terminal up, and hands it over where somebody else is to have it.
+pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+    let Some(master) = master else { return Ok(None) };
+    let failed = |errno: rustix::io::Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
+    let size = plan.child.process.as_ref().and_then(|process| process.console_size);
+    // The caller's size before the program starts, so that it never sees 0 by 0.
+    let size = size.or_else(|| if console.is_none() { console::callers_size() } else { None });
+    console::prepare(&master, size).map_err(failed)?;
+    let Some(socket) = console else { return Ok(Some(master)) };
+    let name = console::name(&master).map_err(failed)?;
+    sys::sendmsg_fd(socket.as_fd(), name.as_bytes(), master.as_fd())
+        .map_err(|errno| Error::at("--console-socket", "send the terminal").errno(errno))?;
+    Ok(None)
+}
+
+/// A new file, renamed: a reader sees all of the number or nothing.
+pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let failed = |error: std::io::Error| Error::at("--pid-file", format!("write {path:?}")).errno(error);
+    let name = path.file_name().ok_or_else(|| Error::at("--pid-file", format!("{path:?} is no file name")))?;
+    let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+    // With a mode of its own: our umask is 0.
+    let mut file =
+        std::fs::File::options().write(true).create_new(true).mode(0o644).open(&temporary).map_err(failed)?;
+    let written = std::io::Write::write_all(&mut file, pid.as_raw_nonzero().to_string().as_bytes());
+    written.and_then(|()| std::fs::rename(&temporary, path)).map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })
+}
+
+/// Passes on what is no error.
+pub(crate) fn warn(plan: &Plan, fault: &Fault, log: &Log) {
+    let text = plan::explain(plan, fault).to_string();
+    match fault.step {
+        // Without being inheritable none can be ambient; runc's own template asks for that, and nobody misses it.
+        Step::Ambient => log.debug(&text),
+        _ => log.warning(&text),
+    }
+}
+
+/// Answers the child until it is ready.
+pub(crate) struct Supervisor<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) host: &'a Host,
+    pub(crate) cgroup: &'a Cgroup,
+    pub(crate) state: &'a StateText,
+    pub(crate) bundle: &'a Path,
+    pub(crate) log: &'a Log,
+    pub(crate) rollback: &'a mut Rollback,
+}
+
+/// A child that is ready.
+pub(crate) struct Supervised {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) sync: ParentEnd,
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+impl Supervisor<'_> {
+    pub(crate) fn until_ready(&mut self, child: Spawned) -> Result<Supervised> {
+        let Spawned { mut pid, mut pidfd, sync } = child;
+        let mut terminal = None;
+        loop {
+            match sync.receive() {
+                Ok(Message::Ready) => return Ok(Supervised { pid, pidfd, sync, terminal }),
+                Ok(Message::Spawned(second)) => (pid, pidfd) = self.second_child(second, &pidfd)?,
+                Ok(Message::NeedMaps) => {
+                    self.write_maps(pid)?;
+                    self.go_on(&sync, &pidfd)?;
+                }
+                Ok(Message::NeedHooks) => {
+                    self.hooks(pid)?;
+                    self.go_on(&sync, &pidfd)?;
+                }
+                Ok(Message::Terminal(master)) => terminal = Some(master),
+                Ok(Message::Warning(fault)) => warn(self.plan, &fault, self.log),
+                Ok(Message::Fault(fault)) => return Err(plan::explain(self.plan, &fault)),
+                Ok(Message::End) => return Err(self.died(&pidfd, None)),
+                Err(errno) => return Err(self.died(&pidfd, Some(errno))),
+            }
+        }
+    }
+
+    fn hooks(&mut self, pid: Pid) -> Result<()> {
+        self.rollback.poststop(self.plan, self.state, self.bundle);
+        let (hooks, output) = (&self.plan.hooks, &self.plan.acting.hook_output);
+        let state = self.state.json("creating", pid.as_raw_nonzero().get());
+        run_hooks(&hooks.prestart, &state, self.bundle, output)?;
+        run_hooks(&hooks.create_runtime, &state, self.bundle, output)
+    }
+
+    fn go_on(&self, sync: &ParentEnd, pidfd: &OwnedFd) -> Result<()> {
+        sync.go_on().map_err(|errno| self.died(pidfd, Some(errno)))
+    }
+
+    fn died(&self, pidfd: &OwnedFd, errno: Option<rustix::io::Errno>) -> Error {
+        init_died(self.plan, self.cgroup, pidfd, errno)
+    }
+
+    /// The first child is done; the second is our child too, so its pid cannot be another process' yet.
+    fn second_child(&mut self, pid: i32, first: &OwnedFd) -> Result<(Pid, OwnedFd)> {
+        let failed = |errno| Error::at("linux.namespaces", "take over the second child").errno(errno);
+        let pid = Pid::from_raw(pid).ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
+        self.rollback.child(&pidfd)?;
+        reap(first);
+        Ok((pid, pidfd))
+    }
+
+    fn write_maps(&self, pid: Pid) -> Result<()> {
+        let Some(maps) = &self.plan.idmap else { return Ok(()) };
+        let pid = pid.as_raw_nonzero().get();
+        for (file, field, map) in
+            [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
+        {
+            host::write_raw(&self.host.proc, &format!("{pid}/{file}"), map.as_bytes()).map_err(|errno| {
+                let lines = map.trim_end().replace('\n', ", ");
+                Error::at(field, format!("write {lines:?} to {file}")).errno(errno)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a child that is dead or about to be.
+pub(crate) fn reap(pidfd: &OwnedFd) -> Option<WaitIdStatus> {
+    let options = WaitIdOptions::EXITED;
+    rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), options)).ok().flatten()
+}
+
+/// The child is gone without a word.
+pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Option<rustix::io::Errno>) -> Error {
+    // It may still live if it only closed its end; then nothing would end the wait.
+    let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+    let status = reap(pidfd);
+    if cgroup.oom_kills() > 0 {
+        return Error::at("linux.resources.memory.limit", "container init was OOM-killed (memory limit too low?)");
+    }
+    let signal = status.and_then(|status| status.terminating_signal());
+    let filtered = plan.child.process.as_ref().is_some_and(|process| process.seccomp.is_some());
+    if signal == Some(libc::SIGSYS) && filtered {
+        return Error::at("linux.seccomp", "the profile has killed container init (SIGSYS)").hint(
+            "before the program is executed it must allow write, read, close_range, execve and what the program needs",
+        );
+    }
+    let how = match status.map(|status| (status.exit_status(), status.terminating_signal())) {
+        Some((Some(code), _)) => format!(": exit status {code}"),
+        Some((_, Some(signal))) => format!(": signal {signal}"),
+        _ => String::new(),
+    };
+    let error = Error::new(format!("container init died before it was ready{how}"));
+    match errno {
+        Some(errno) => error.errno(errno),
+        None => error,
+    }
+}
