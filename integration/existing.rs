@@ -165,6 +165,11 @@ fn one_that_was_killed_once_can_hold_a_container() {
         for directory in &existing.directories {
             let _ = fs::write(directory.join("cgroup.kill"), "1");
         }
-        existing.container(|bundle| drop(bundle.args(&["true"]))).run().ok();
+        existing
+            .container(|bundle| {
+                bundle.args(&["true"]);
+            })
+            .run()
+            .ok();
     });
 }

@@ -163,6 +163,25 @@ fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
     Ok(())
 }
 
+/// Who detaches needs somebody else to have the terminal, and nobody else does.
+pub(crate) fn check_terminal(terminal: bool, detaches: bool, socket: bool) -> Result<()> {
+    if terminal && detaches && !socket {
+        let text = "cannot allocate tty if runc will detach without setting console socket";
+        return Err(Error::at("process.terminal", text).hint("--console-socket, or \"terminal\": false"));
+    }
+    if socket && !(terminal && detaches) {
+        let text = "cannot use console socket if runc will not detach or allocate tty";
+        return Err(Error::at("--console-socket", text));
+    }
+    Ok(())
+}
+
+/// Sends a pidfd, with the word that tells what it is of.
+pub(crate) fn send_pidfd(socket: &OwnedFd, word: &[u8], pidfd: &OwnedFd) -> Result<()> {
+    sys::sendmsg_fd(socket.as_fd(), word, pidfd.as_fd())
+        .map_err(|errno| Error::at("--pidfd-socket", "send the pidfd").errno(errno))
+}
+
 /// Sets the terminal up, and hands it over where somebody else is to have it.
 pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
     let Some(master) = master else { return Ok(None) };

@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Write an example configuration
     Spec(Spec),
+    /// Run a further process in a container
+    Exec(Box<Exec>),
     /// Print what this program can do, as JSON
     Features,
 }
@@ -185,6 +187,68 @@ pub(crate) struct Delete {
     pub(crate) id: String,
 }
 
+/// `exec`.
+#[derive(Args, Debug)]
+pub(crate) struct Exec {
+    /// process.json of the process; without it, the container's own process with another command
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) process: Option<PathBuf>,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// A variable, NAME=value, besides those of the container; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<String>,
+    /// Allocate a terminal
+    #[arg(long, short)]
+    pub(crate) tty: bool,
+    /// User, by numbers
+    #[arg(long, short, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// A supplementary group besides those of the container; may be repeated
+    #[arg(long, short = 'g', value_name = "GID")]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Return when the program runs
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+    /// File to write the pid to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// AF_UNIX socket that gets the terminal's master
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// AF_UNIX socket that gets a pidfd of the process
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    /// SELinux label of the process
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// AppArmor profile of the process
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// Set no_new_privs
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// A capability besides those of the container; may be repeated
+    #[arg(long, short, value_name = "CAP")]
+    pub(crate) cap: Vec<String>,
+    /// Descriptors to pass to the process besides stdio: 3, 4, ... up to this many
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// A cgroup below the container's, of some controllers or of all; may be repeated
+    #[arg(long, value_name = "[CONTROLLER,...:]PATH")]
+    pub(crate) cgroup: Vec<String>,
+    /// Exec in a paused container: the process is frozen too
+    #[arg(long)]
+    pub(crate) ignore_paused: bool,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// The command and its arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<String>,
+}
+
 /// `spec`.
 #[derive(Args, Debug)]
 pub(crate) struct Spec {
@@ -198,24 +262,41 @@ pub(crate) struct Spec {
 
 /// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
 ///
-/// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are.
+/// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
+/// nothing after the id of `exec`, where the words are those of another program.
 pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let command = Cli::command();
-    let all = std::iter::once(&command).chain(command.get_subcommands());
-    let names: Vec<&str> = all.flat_map(clap::Command::get_arguments).filter_map(clap::Arg::get_long).collect();
-    let mut only_values = false;
+    let top = Cli::command();
+    let mut command = &top;
+    let (mut is_value, mut verbatim) = (true, false);
     let mend = |word: OsString| {
-        only_values |= word == "--";
-        let name =
-            word.to_str().and_then(|text| text.strip_prefix('-')).map(|rest| rest.split('=').next().unwrap_or(rest));
-        match name {
-            Some(name) if !only_values && name.len() > 1 && (names.contains(&name) || name == "help") => {
-                let mut mended = OsString::from("-");
-                mended.push(&word);
-                mended
-            }
-            _ => word,
+        let text = word.to_str().unwrap_or("");
+        // The first word is our own name.
+        if verbatim || std::mem::take(&mut is_value) {
+            return word;
         }
+        let Some(option) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+            match command.find_subcommand(text) {
+                Some(subcommand) => command = subcommand,
+                None => verbatim = command.get_name() == "exec",
+            }
+            return word;
+        };
+        verbatim = word == "--";
+        let name = option.trim_start_matches('-').split('=').next().unwrap_or("");
+        let known = |argument: &&clap::Arg| {
+            let long = argument.get_long() == Some(name);
+            long || argument.get_short().is_some_and(|short| name.ends_with(short) && !option.starts_with('-'))
+        };
+        let argument = command.get_arguments().find(known).or_else(|| top.get_arguments().find(known));
+        is_value = !option.contains('=') && argument.is_some_and(|argument| argument.get_action().takes_values());
+        let long =
+            name.len() > 1 && (name == "help" || argument.is_some_and(|argument| argument.get_long() == Some(name)));
+        if !long || option.starts_with('-') {
+            return word;
+        }
+        let mut mended = OsString::from("-");
+        mended.push(&word);
+        mended
     };
     words.map(mend).collect()
 }
@@ -253,6 +334,17 @@ mod tests {
     fn a_signal_is_not_an_option() {
         let parsed = parse(&["runtime", "kill", "c", "9"]).map(|cli| cli.command);
         assert!(matches!(parsed, Ok(Some(Command::Kill(Kill { signal, .. }))) if signal == "9"));
+    }
+
+    #[test]
+    fn words_after_the_id_of_exec_are_the_programs() {
+        let words =
+            ["runtime", "-root", "/r", "exec", "-tty", "--env", "A=-b", "-u", "1", "c", "find", "-tty", "--cwd=x"];
+        let parsed = parse(&words).map(|cli| cli.command);
+        let Ok(Some(Command::Exec(exec))) = parsed else { panic!("{parsed:?}") };
+        assert!(exec.tty && exec.cwd.is_none());
+        assert_eq!((exec.id.as_str(), exec.env, exec.user.as_deref()), ("c", vec!["A=-b".to_owned()], Some("1")));
+        assert_eq!(exec.args, ["find", "-tty", "--cwd=x"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Options, Plan}
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
 use crate::sync::ParentEnd;
-use crate::{open, spec, sys};
+use crate::{open, spec};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -68,26 +68,26 @@ pub(crate) fn create(root: &Root, request: &Request, log: &Log) -> Result<()> {
 
 /// Makes a container. When it returns, init waits: in `create` at the gate, in `run` for nothing any more.
 pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created> {
-    let (plan, host) = decide(request, log)?;
-    check_terminal(&plan, request)?;
+    let (plan, host, config) = decide(request, log)?;
+    let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
+    child::check_terminal(terminal, request.ends != Ends::Waited, request.console_socket.is_some())?;
     let sockets = Sockets {
         console: request.console_socket.as_deref().map(|path| open::socket("--console-socket", path)).transpose()?,
         pidfd: pidfd_socket(request, &plan)?,
     };
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
-    let opened = Opened { sockets, hook_output, joined: open::namespaces(&host, &plan.child)? };
+    let opened = Opened { config, sockets, hook_output, joined: open::namespaces(&host, &plan.child)? };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
 }
 
 /// From the files to the plan. Nothing is made here.
-fn decide(request: &Request, log: &Log) -> Result<(Plan, Host)> {
+fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
     let bundle = std::path::absolute(&request.bundle)
         .map_err(|error| Error::at("--bundle", format!("{:?}", request.bundle)).errno(error))?;
     let loaded = spec::load(&bundle)?;
     let host = host::look()?;
-    let facts = Facts { cgroups: host.cgroups.version, last_cap: host.last_cap, permitted: host.permitted };
     let options = Options {
         id: request.id.clone(),
         bundle,
@@ -95,29 +95,19 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host)> {
         no_new_keyring: request.no_new_keyring,
         preserve_fds: request.preserve_fds,
     };
-    let plan = plan::make(&loaded.spec, &options, &facts)?;
+    let plan = plan::make(&loaded.spec, &options, &facts(&host))?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
         log.warning(warning);
     }
     for note in &plan.notes {
         log.debug(note);
     }
-    Ok((plan, host))
+    Ok((plan, host, loaded.text))
 }
 
-fn check_terminal(plan: &Plan, request: &Request) -> Result<()> {
-    let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
-    let detaches = request.ends != Ends::Waited;
-    let socket = request.console_socket.is_some();
-    if terminal && detaches && !socket {
-        let text = "cannot allocate tty if runc will detach without setting console socket";
-        return Err(Error::at("process.terminal", text).hint("--console-socket, or \"terminal\": false"));
-    }
-    if socket && !(terminal && detaches) {
-        let text = "cannot use console socket if runc will not detach or allocate tty";
-        return Err(Error::at("--console-socket", text));
-    }
-    Ok(())
+/// What of the host the plan depends on.
+pub(crate) fn facts(host: &Host) -> Facts {
+    Facts { cgroups: host.cgroups.version, last_cap: host.last_cap, permitted: host.permitted }
 }
 
 /// Sockets that get something of the new container.
@@ -134,6 +124,8 @@ fn pidfd_socket(request: &Request, plan: &Plan) -> Result<Option<OwnedFd>> {
 
 /// What `make` has opened.
 struct Opened {
+    /// The text of config.json, as it was read.
+    config: Vec<u8>,
     sockets: Sockets,
     hook_output: hooks::Output,
     joined: Vec<OwnedFd>,
@@ -154,6 +146,7 @@ fn carry_out(
     let mut cgroup = host.cgroups.place(plan.cgroups_path.as_deref(), &request.id)?;
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;
+    container.write_config(&opened.config)?;
     container.write_record(&record)?;
     // Before any process is in it.
     let made = record.cgroup.create();
@@ -198,8 +191,7 @@ fn carry_out(
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
     if let Some(socket) = &opened.sockets.pidfd {
         // runc's word for an init, as opposed to "setns" for an exec.
-        sys::sendmsg_fd(socket.as_fd(), b"standard", pidfd.as_fd())
-            .map_err(|errno| Error::at("--pidfd-socket", "send the pidfd").errno(errno))?;
+        child::send_pidfd(socket, b"standard", &pidfd)?;
     }
     container.write_init(&host.proc, pid)?;
     if let Some(path) = &request.pid_file {
@@ -219,6 +211,7 @@ fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result
     record.annotations.clone_from(&plan.annotations);
     record.hooks.clone_from(&plan.late_hooks);
     record.has_process = plan.child.process.is_some();
+    record.new_keyring = !request.no_new_keyring;
     record.own_pid_namespace = plan.child.namespaces.is_new(libc::CLONE_NEWPID);
     Ok(record)
 }

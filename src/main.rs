@@ -7,6 +7,7 @@ mod console;
 mod create;
 mod delete;
 mod error;
+mod exec;
 mod features;
 mod hooks;
 mod host;
@@ -53,29 +54,30 @@ fn main() -> ExitCode {
         }
     };
     if cli.version {
-        return exit(&Log::stderr(), print_version(&name).map(|()| 0));
+        return exit(&Log::stderr(), print_version(&name).map(|()| 0), 1);
     }
     let Some(command) = cli.command else {
-        return exit(&Log::stderr(), Err(Error::new("no command given").hint("--help lists them")));
+        return exit(&Log::stderr(), Err(Error::new("no command given").hint("--help lists them")), 1);
     };
     let format = match cli.global.log_format {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
     match prepare(&command).and_then(|()| Log::open(cli.global.log.as_deref(), format, cli.global.debug)) {
-        Ok(log) => exit(&log, carry_out(command, &cli.global, &name, &log)),
-        Err(error) => exit(&Log::stderr(), Err(error)),
+        Ok(log) => {
+            // Of an exec, 1 could be the status of its program; runc answers 255.
+            let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+            exit(&log, carry_out(command, &cli.global, &name, &log), failure)
+        }
+        Err(error) => exit(&Log::stderr(), Err(error), 1),
     }
 }
 
-fn exit(log: &Log, result: Result<u8>) -> ExitCode {
-    match result {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            log.error(&error);
-            ExitCode::FAILURE
-        }
-    }
+fn exit(log: &Log, result: Result<u8>, failure: u8) -> ExitCode {
+    ExitCode::from(result.unwrap_or_else(|error| {
+        log.error(&error);
+        failure
+    }))
 }
 
 /// Before anything is opened: what was passed by the caller, and whose file we run from.
@@ -83,6 +85,7 @@ fn prepare(command: &Command) -> Result<()> {
     let preserve_fds = match command {
         Command::Create(create) => create.container.preserve_fds,
         Command::Run(run) => run.container.preserve_fds,
+        Command::Exec(exec) => exec.preserve_fds,
         _ => return Ok(()),
     };
     seal::seal()?;
@@ -129,6 +132,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
             let request = request(options, id, ends)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
+        Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
         Command::Start(start) => start::start(&root, &start.id).map(|()| 0),
         Command::State(state) => state::state(&root, &state.id).map(|()| 0),
         Command::List(list) => {
@@ -144,15 +148,42 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     }
 }
 
+fn exec_request(exec: cli::Exec) -> Result<exec::Request> {
+    Ok(exec::Request {
+        id: exec.id,
+        process: exec.process,
+        changes: plan::Changes {
+            args: exec.args,
+            terminal: exec.tty,
+            cwd: exec.cwd,
+            env: exec.env,
+            user: exec.user,
+            additional_gids: exec.additional_gids,
+            capabilities: exec.cap,
+            no_new_privileges: exec.no_new_privs,
+            apparmor_profile: exec.apparmor,
+            selinux_label: exec.process_label,
+        },
+        detach: exec.detach,
+        pid_file: exec.pid_file.map(|path| absolute("--pid-file", &path)).transpose()?,
+        console_socket: exec.console_socket,
+        pidfd_socket: exec.pidfd_socket,
+        preserve_fds: exec.preserve_fds,
+        cgroups: exec.cgroup,
+        ignore_paused: exec.ignore_paused,
+    })
+}
+
+/// Made absolute now: the working directory changes on the way.
+fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
+}
+
 fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
-    // Made absolute now: the working directory changes on the way.
-    let absolute = |option: &str, path: PathBuf| {
-        std::path::absolute(&path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
-    };
     Ok(Request {
         id,
         bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
-        pid_file: options.pid_file.map(|path| absolute("--pid-file", path)).transpose()?,
+        pid_file: options.pid_file.map(|path| absolute("--pid-file", &path)).transpose()?,
         console_socket: options.console_socket,
         pidfd_socket: options.pidfd_socket,
         no_pivot: options.no_pivot,

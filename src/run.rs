@@ -6,6 +6,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
+use rustix::process::Pid;
 
 use crate::child::{self, reap};
 use crate::console::Proxy;
@@ -22,12 +23,17 @@ use crate::sys;
 pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, log: &Log) -> Result<u8> {
     if request.ends == Ends::Waited && subreaper {
         // Processes that the container leaves to us, when it has no pid namespace of its own, are reaped here.
-        rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1))
+        rustix::process::set_child_subreaper(Pid::from_raw(1))
             .map_err(|errno| Error::new("prctl(PR_SET_CHILD_SUBREAPER)").errno(errno))?;
     }
     let mut created = make(root, request, log)?;
-    let outcome = start(&created, log)
-        .and_then(|()| if request.ends == Ends::Started { Ok(None) } else { wait(&mut created).map(Some) });
+    let outcome = start(&created, log).and_then(|()| {
+        if request.ends == Ends::Started {
+            Ok(None)
+        } else {
+            wait(created.pid, &created.pidfd, created.terminal.take()).map(Some)
+        }
+    });
     match outcome {
         Ok(None) => Ok(0),
         Ok(Some(status)) if keep => Ok(status),
@@ -70,28 +76,26 @@ fn start(created: &Created, log: &Log) -> Result<()> {
 }
 
 /// Forwards signals and the terminal until the program has ended.
-fn wait(created: &mut Created) -> Result<u8> {
+pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<u8> {
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::new("signalfd").errno(errno))?;
-    let mut proxy = created
-        .terminal
-        .take()
+    let mut proxy = terminal
         .map(Proxy::new)
         .transpose()
         .map_err(|errno| Error::at("process.terminal", "take over the caller's terminal").errno(errno))?;
     loop {
-        let (ended, signalled, console) = poll(&created.pidfd, &signals, proxy.as_ref())?;
+        let (ended, signalled, console) = poll(pidfd, &signals, proxy.as_ref())?;
         if let (Some(proxy), Some((master, stdin))) = (&mut proxy, console) {
             proxy.turn(master, stdin);
         }
         if signalled {
-            forward(&signals, &created.pidfd, created.pid, proxy.as_ref());
+            forward(&signals, pidfd, pid, proxy.as_ref());
         }
         if ended {
             if let Some(proxy) = &mut proxy {
                 proxy.drain();
             }
-            return Ok(status(&created.pidfd));
+            return Ok(status(pidfd));
         }
     }
 }
@@ -116,7 +120,7 @@ fn poll(pidfd: &OwnedFd, signals: &SignalFd, proxy: Option<&Proxy>) -> Result<(b
     Ok((set(0), set(1), console))
 }
 
-fn forward(signals: &SignalFd, pidfd: &OwnedFd, init: rustix::process::Pid, proxy: Option<&Proxy>) {
+fn forward(signals: &SignalFd, pidfd: &OwnedFd, init: Pid, proxy: Option<&Proxy>) {
     while let Ok(Some(info)) = signals.read_signal() {
         let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
         match Signal::try_from(signal) {
@@ -135,7 +139,7 @@ fn forward(signals: &SignalFd, pidfd: &OwnedFd, init: rustix::process::Pid, prox
 }
 
 /// Reaps what was left to us as a subreaper. Init itself stays: it is waited for by its pidfd.
-fn reap_others(init: rustix::process::Pid) {
+fn reap_others(init: Pid) {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     while let Ok(status) = waitid(Id::All, ended | WaitPidFlag::WNOWAIT) {

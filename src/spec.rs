@@ -7,11 +7,12 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
 use crate::json;
+use crate::logging::Log;
 
 /// A larger configuration is refused: 64 MiB.
 const MAX_BYTES: u64 = 64 << 20;
@@ -22,11 +23,25 @@ pub(crate) struct Loaded {
     pub(crate) spec: Spec,
     /// Capabilities that the kernel headers do not know: a warning by the spec (config.md, capabilities).
     pub(crate) warnings: Vec<String>,
+    /// The text that it was parsed from.
+    pub(crate) text: Vec<u8>,
 }
 
 /// Reads `config.json` of a bundle.
 pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
-    parse(&read(&bundle.join("config.json"))?)
+    let text = read(&bundle.join("config.json"))?;
+    Ok(Loaded { text: text.clone(), ..parse(&text)? })
+}
+
+/// Reads a process.json, for `exec`.
+pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
+    // As a field of a configuration, so that errors name fields as they do there.
+    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", read(path)?.as_slice(), b"}"].concat();
+    let loaded = parse(&text)?;
+    for warning in &loaded.warnings {
+        log.warning(warning);
+    }
+    loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -36,6 +51,9 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let fd: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
             let directory = path.parent().unwrap_or(Path::new("."));
+            if path.file_name().is_none_or(|name| name != "config.json") {
+                return Err(Error::new(what()).errno(rustix::io::Errno::NOENT));
+            }
             return Err(Error::new(format!(
                 "JSON specification file config.json not found in {}",
                 directory.display()
@@ -61,7 +79,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
         Ok(spec) => match json::array_for_object(bytes) {
-            None => Ok(Loaded { spec: with_presence(spec, bytes)?, warnings: Vec::new() }),
+            None => Ok(Loaded { spec: with_presence(spec, bytes)?, warnings: Vec::new(), text: Vec::new() }),
             Some((field, line)) => {
                 Err(at(&field, format!("expected an object, found an array (config.json line {line})")))
             }

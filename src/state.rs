@@ -2,6 +2,7 @@
 //!
 //! Runs in: parent. `<root>/<id>/` holds
 //! - `record.json`: written once, before anything is created: what it takes to find and remove all the rest;
+//! - `config.json`: the configuration as it was at `create`, from which `exec` knows what its process is to be;
 //! - `state.json`: written once, when init is ready: its pid and start time;
 //! - `exec.fifo`: the gate at which init waits for `start`. Init holds it open, close-on-exec, from before it is ready
 //!   until it executes the container's program or dies. So the kernel tells whether a container is created or running:
@@ -32,6 +33,8 @@ pub(crate) const OCI_VERSION: &str = "1.3.0";
 const FORMAT: u32 = 1;
 const RECORD: &str = "record.json";
 const STATE: &str = "state.json";
+/// The container's configuration as it was at `create`, for `exec`.
+const CONFIG: &str = "config.json";
 /// The gate between `create` and `start`.
 pub(crate) const FIFO: &str = "exec.fifo";
 
@@ -52,6 +55,8 @@ pub(crate) struct Record {
     pub(crate) hooks: Option<Hooks>,
     /// False: config.json has no `process`, and `start` is an error.
     pub(crate) has_process: bool,
+    /// Whether the container has a session keyring of its own.
+    pub(crate) new_keyring: bool,
     /// Whether the container has a pid namespace of its own, with which all its processes die.
     pub(crate) own_pid_namespace: bool,
 }
@@ -71,6 +76,7 @@ impl Record {
             annotations: BTreeMap::new(),
             hooks: None,
             has_process: true,
+            new_keyring: false,
             own_pid_namespace: false,
         })
     }
@@ -292,16 +298,35 @@ impl Container {
     }
 
     fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_vec(value).map_err(|error| Error::new(format!("{name}: {error}")))?;
+        self.write_bytes(name, &text)
+    }
+
+    /// Keeps the text of config.json.
+    pub(crate) fn write_config(&self, text: &[u8]) -> Result<()> {
+        self.write_bytes(CONFIG, text)
+    }
+
+    /// The text of config.json.
+    pub(crate) fn config(&self) -> Result<Vec<u8>> {
+        let failed =
+            |error: std::io::Error| Error::new(format!("read {}", self.path.join(CONFIG).display())).errno(error);
+        let file = self.open_file(CONFIG, OFlags::RDONLY, Mode::empty())?;
+        let mut text = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut text).map_err(failed)?;
+        Ok(text)
+    }
+
+    fn write_bytes(&self, name: &str, text: &[u8]) -> Result<()> {
         let failed =
             |error: std::io::Error| Error::new(format!("write {}", self.path.join(name).display())).errno(error);
-        let text = serde_json::to_vec(value).map_err(|error| Error::new(format!("{name}: {error}")))?;
         let temporary = format!(".{name}.tmp");
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let fd =
             rustix::fs::openat(&self.dir, temporary.as_str(), flags, mode).map_err(|errno| failed(errno.into()))?;
         let mut file = std::fs::File::from(fd);
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
+        file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)?;
         rustix::fs::renameat(&self.dir, temporary.as_str(), &self.dir, name).map_err(|errno| failed(errno.into()))
     }
 
@@ -413,7 +438,7 @@ impl Container {
     /// Removes the directory.
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
-        let names = [FIFO, ".state.json.tmp", ".record.json.tmp", RECORD, STATE];
+        let names = [FIFO, CONFIG, ".config.json.tmp", ".state.json.tmp", ".record.json.tmp", RECORD, STATE];
         for name in names {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

@@ -11,7 +11,7 @@ mod v2;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -192,6 +192,51 @@ impl Cgroup {
             Version::V1 => v1::apply_devices(self, rules),
             Version::V2 => v2::apply_devices(self, rules),
         }
+    }
+
+    /// Whether the processes can only be in cgroups below: the "no internal processes" rule of cgroup v2.
+    pub(crate) fn has_given_controllers(&self) -> bool {
+        let given = self.unified().map(|dir| read_file(dir, "cgroup.subtree_control").unwrap_or_default());
+        given.is_some_and(|given| !given.trim().is_empty())
+    }
+
+    /// The cgroup of /proc/<pid>/cgroup, on v2.
+    pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
+        let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+        let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);
+        Self { version: self.version, dirs, existing: Vec::new() }
+    }
+
+    /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
+    pub(crate) fn below(&self, paths: &[String]) -> Result<Self> {
+        let mut cgroup = self.clone();
+        for text in paths {
+            let (controllers, path) = text.split_once(':').map_or((None, text.as_str()), |(c, p)| (Some(c), p));
+            let failed = |what: &str| Error::at("--cgroup", format!("{text:?}: {what}"));
+            let mut inner = PathBuf::new();
+            for component in Path::new(path).components() {
+                match component {
+                    Component::Normal(name) => inner.push(name),
+                    Component::RootDir | Component::CurDir => {}
+                    Component::ParentDir | Component::Prefix(_) => {
+                        return Err(failed("is not below the container's cgroup"));
+                    }
+                }
+            }
+            let wanted: Option<Vec<&str>> = controllers.map(|controllers| controllers.split(',').collect());
+            let mut found = false;
+            for (name, dir) in &mut cgroup.dirs {
+                let named = |wanted: &Vec<&str>| name.split(',').any(|name| wanted.contains(&name));
+                if wanted.as_ref().is_none_or(named) {
+                    found = true;
+                    dir.push(&inner);
+                }
+            }
+            if !found {
+                return Err(failed("no such controller is mounted on this host"));
+            }
+        }
+        Ok(cgroup)
     }
 
     /// What a child joins this cgroup by: for each v1 hierarchy its `tasks` file, to which it writes `0`.

@@ -4,6 +4,7 @@
 //! It parses nothing, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
 //! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere.
 
+mod exec;
 mod identity;
 mod namespaces;
 mod program;
@@ -11,7 +12,7 @@ mod terminal;
 mod verify;
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -23,6 +24,8 @@ use crate::rootfs::source::Trees;
 use crate::sync::{ChildEnd, Detail, EXECUTES, FAULT, Fault, START_CONTAINER, Step};
 use crate::sys::{self, Errno};
 use crate::{host, rootfs};
+
+pub(crate) use exec::Exec;
 
 /// What the child works with. All descriptors were opened by the parent before the clone.
 pub(crate) struct Init<'a> {
@@ -72,7 +75,7 @@ impl Init<'_> {
         // And so must we, until it has said that all is well.
         die_with_parent(true)?;
         // Before anything allocates memory or forks on the container's account.
-        self.join_cgroup()?;
+        join_cgroup(self.tasks)?;
         self.enter_namespaces(&sync)?;
         self.become_root_of_user_namespace(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
@@ -80,7 +83,7 @@ impl Init<'_> {
         // After the ids are mapped (the maps are written while we may be looked at), before others can see us.
         not_dumpable()?;
         new_session()?;
-        self.join_keyring(&sync)?;
+        join_keyring(self.plan.keyring.as_deref(), true, &sync)?;
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
         self.late_namespaces()?;
 
@@ -100,7 +103,7 @@ impl Init<'_> {
         self.write_sysctls()?;
         let Some(process) = &self.plan.process else {
             rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
-            self.close_descriptors()?;
+            close_descriptors(self.plan.preserve_fds, &[Some(self.sync), self.gate])?;
             die_with_parent(false)?;
             sync.ready()?;
             return self.wait_without_process();
@@ -111,45 +114,11 @@ impl Init<'_> {
         rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
 
         let home = self.home(process);
-        identity::take_on(process, self.plan.keep_groups, cwd, self.proc, &sync)?;
-        let program = program::find(process)?;
-        // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
-        self.close_descriptors()?;
-        schedule(process)?;
-        set_limits(process)?;
-        // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.
-        die_with_parent(false)?;
-        // As late as can be: from here on every call needs the profile's permission.
-        identity::filter_if_no_new_privileges(process)?;
-        sync.ready()?;
+        let output = self.hook_output.fds();
+        let keep = [Some(self.sync), self.gate, output[0], output[1]];
+        let program = settle(self.plan, process, cwd, self.proc, &sync, &keep)?;
         self.wait_for_start(process)?;
         Err(self.execute(process, program, home.as_deref()))
-    }
-
-    /// Moves this process, which has one thread, into the v1 cgroups. `0` into `tasks` is the one way that does not
-    /// wait for an RCU grace period (see [`crate::cgroups::Cgroup::task_files`]).
-    fn join_cgroup(&self) -> Result<(), Fault> {
-        for (index, tasks) in self.tasks.iter().enumerate() {
-            rustix::io::write(tasks, b"0").map_err(|errno| Fault::new(Step::JoinCgroup, errno).item(index))?;
-        }
-        Ok(())
-    }
-
-    fn join_keyring(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
-        let Some(name) = &self.plan.keyring else { return Ok(()) };
-        let fault = |errno| Fault::new(Step::Keyring, errno);
-        match sys::join_session_keyring(name) {
-            Ok(key) => {
-                // Possessor rights as they are, and search for the owner: others who join it by name find keys in it.
-                let perm = sys::keyctl_describe_perm(key).map_err(fault)?;
-                sys::keyctl_setperm(key, perm | 0x0008_0000).map_err(fault)
-            }
-            // A kernel without keys has nothing to protect.
-            Err(Errno::NOSYS) => Ok(()),
-            // The user's quota of keys is used up: the container shares the caller's keyring then.
-            Err(errno @ Errno::DQUOT) => sync.warn(&fault(errno)),
-            Err(errno) => Err(fault(errno)),
-        }
     }
 
     fn set_names(&self) -> Result<(), Fault> {
@@ -189,28 +158,6 @@ impl Init<'_> {
             let fault = Fault::with_number(Step::Hook, errno).item(failed.index + base).sub(sub);
             fault.detail(Detail::end_of(failed.output.trim_ascii_end()))
         })
-    }
-
-    /// Closes everything but stdio, the descriptors to be preserved, the socket, the gate, and what `startContainer`
-    /// hooks write to.
-    fn close_descriptors(&self) -> Result<(), Fault> {
-        let fault = |errno| Fault::new(Step::Descriptors, errno);
-        let number = |fd: BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX);
-        let output = self.hook_output.fds().map(|fd| fd.map(number));
-        let mut keep = [&[Some(number(self.sync)), self.gate.map(number)][..], &output].concat();
-        keep.sort_unstable();
-        let mut first = 3 + self.plan.preserve_fds;
-        for fd in keep.into_iter().flatten() {
-            sys::close_range(first, fd.saturating_sub(1), 0).map_err(fault)?;
-            first = first.max(fd + 1);
-        }
-        sys::close_range(first, u32::MAX, 0).map_err(fault)?;
-        for fd in 3..3 + self.plan.preserve_fds {
-            // Preserved ones may have come with close-on-exec from a caller that passed them by hand.
-            let item = usize::try_from(fd).unwrap_or(usize::MAX);
-            sys::keep_on_exec(fd).map_err(|errno| Fault::new(Step::PreservedFd, errno).item(item))?;
-        }
-        Ok(())
     }
 
     /// Waits until `start` opens the gate. The gate was opened for reading and writing: no end of file can come.
@@ -270,6 +217,77 @@ impl Init<'_> {
     fn home(&self, process: &ProcessPlan) -> Option<CString> {
         process.wants_home.then(|| program::home(process, self.trees.root.as_fd()))
     }
+}
+
+/// Moves this process, which has one thread, into cgroups. `0` into `tasks` of v1 is the one way that does not wait for an
+/// RCU grace period (see [`crate::cgroups::Cgroup::join`]).
+fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
+    for (index, file) in files.iter().enumerate() {
+        rustix::io::write(file, b"0").map_err(|errno| Fault::new(Step::JoinCgroup, errno).item(index))?;
+    }
+    Ok(())
+}
+
+/// None: the caller's session keyring is kept.
+fn join_keyring(name: Option<&CStr>, new: bool, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+    let Some(name) = name else { return Ok(()) };
+    let fault = |errno| Fault::new(Step::Keyring, errno);
+    match sys::join_session_keyring(name) {
+        Ok(key) if new => {
+            // Possessor rights as they are, and search for the owner: others who join it by name find keys in it.
+            let perm = sys::keyctl_describe_perm(key).map_err(fault)?;
+            sys::keyctl_setperm(key, perm | 0x0008_0000).map_err(fault)
+        }
+        // A kernel without keys has nothing to protect.
+        Ok(_) | Err(Errno::NOSYS) => Ok(()),
+        // The user's quota of keys is used up: the container shares the caller's keyring then.
+        Err(errno @ Errno::DQUOT) => sync.warn(&fault(errno)),
+        Err(errno) => Err(fault(errno)),
+    }
+}
+
+/// From a process in the right place to one that only has to be executed: takes on the user's identity, finds the program
+/// (its index in the plan's candidates is returned), and says that all is ready.
+fn settle(
+    plan: &ChildPlan,
+    process: &ProcessPlan,
+    cwd: OwnedFd,
+    proc: BorrowedFd<'_>,
+    sync: &ChildEnd<'_>,
+    keep: &[Option<BorrowedFd<'_>>],
+) -> Result<usize, Fault> {
+    identity::take_on(process, plan.keep_groups, cwd, proc, sync)?;
+    let program = program::find(process)?;
+    // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
+    close_descriptors(plan.preserve_fds, keep)?;
+    schedule(process)?;
+    set_limits(process)?;
+    // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.
+    die_with_parent(false)?;
+    // As late as can be: from here on every call needs the profile's permission.
+    identity::filter_if_no_new_privileges(process)?;
+    sync.ready()?;
+    Ok(program)
+}
+
+/// Closes everything but stdio, the descriptors to be preserved, and `keep`.
+fn close_descriptors(preserve_fds: u32, keep: &[Option<BorrowedFd<'_>>]) -> Result<(), Fault> {
+    let fault = |errno| Fault::new(Step::Descriptors, errno);
+    let number = |fd: &BorrowedFd<'_>| u32::try_from(fd.as_raw_fd()).unwrap_or(u32::MAX);
+    let mut keep: Vec<u32> = keep.iter().flatten().map(number).collect();
+    keep.sort_unstable();
+    let mut first = 3 + preserve_fds;
+    for fd in keep {
+        sys::close_range(first, fd.saturating_sub(1), 0).map_err(fault)?;
+        first = first.max(fd + 1);
+    }
+    sys::close_range(first, u32::MAX, 0).map_err(fault)?;
+    for fd in 3..3 + preserve_fds {
+        // Preserved ones may have come with close-on-exec from a caller that passed them by hand.
+        let item = usize::try_from(fd).unwrap_or(usize::MAX);
+        sys::keep_on_exec(fd).map_err(|errno| Fault::new(Step::PreservedFd, errno).item(item))?;
+    }
+    Ok(())
 }
 
 /// Nobody in the container may look into this process, which has the runtime's memory and descriptors (CVE-2016-9962).

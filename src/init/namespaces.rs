@@ -78,7 +78,7 @@ pub(super) fn become_root(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fa
     take_root(Step::UserNamespaceRoot)
 }
 
-fn take_root(step: Step) -> Result<(), Fault> {
+pub(super) fn take_root(step: Step) -> Result<(), Fault> {
     let fault = |errno| Fault::new(step, errno);
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(fault)?;
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(fault)

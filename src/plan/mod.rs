@@ -5,6 +5,7 @@
 
 mod annotations;
 mod devices;
+mod exec;
 mod explain;
 mod hooks;
 mod namespaces;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
+pub(crate) use exec::{Changes, Wanted, make_exec};
 pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};
 pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
@@ -125,7 +127,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         sysctl: sysctl::plan(linux, &namespaces)?,
-        keyring: keyring(options)?,
+        keyring: if options.no_new_keyring { None } else { Some(keyring(&options.id)?) },
         process,
         preserve_fds: options.preserve_fds,
         keep_groups: acting.keep_groups,
@@ -137,7 +139,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         settings: settings(resources, facts.cgroups)?,
         device_rules: cgroups::devices::rules(resources)?,
         idmap,
-        oom_score_adj: oom_score_adj(spec)?,
+        oom_score_adj: oom_score_adj(spec.process().as_ref())?,
         hooks,
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
         annotations,
@@ -300,16 +302,13 @@ fn cgroups_path(linux: &Linux) -> Result<Option<PathBuf>> {
     Ok(Some(path.clone()))
 }
 
-fn keyring(options: &Options) -> Result<Option<CString>> {
-    if options.no_new_keyring {
-        return Ok(None);
-    }
-    rootfs_plan::c_string(format!("_ses.{}", options.id).as_bytes(), "id").map(Some)
+/// The name of the container's session keyring.
+pub(crate) fn keyring(id: &str) -> Result<CString> {
+    rootfs_plan::c_string(format!("_ses.{id}").as_bytes(), "id")
 }
 
-fn oom_score_adj(spec: &Spec) -> Result<Option<i32>> {
-    let value = spec.process().as_ref().and_then(oci_spec::runtime::Process::oom_score_adj);
-    match value {
+fn oom_score_adj(process: Option<&Process>) -> Result<Option<i32>> {
+    match process.and_then(Process::oom_score_adj) {
         Some(value) if !(-1000..=1000).contains(&value) => {
             Err(Error::at("process.oomScoreAdj", format!("{value} is not between -1000 and 1000")))
         }

@@ -41,6 +41,13 @@ impl Namespaces {
         self.is_new(kind) || self.joined.iter().any(|joined| joined.kind == kind)
     }
 
+    /// `CLONE_NEW*` of all that are not inherited.
+    pub(crate) fn kinds(&self) -> i32 {
+        let cgroup = if self.new_cgroup { libc::CLONE_NEWCGROUP } else { 0 };
+        let time = if self.new_time { CLONE_NEWTIME } else { 0 };
+        self.joined.iter().fold(self.new | cgroup | time, |kinds, joined| kinds | joined.kind)
+    }
+
     /// Whether a new namespace of this kind is made.
     pub(crate) fn is_new(&self, kind: i32) -> bool {
         self.new & kind != 0

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, PosixRlimitType, Process};
 
-use super::scheduling::{self, Scheduling};
+use super::scheduling::{self, Affinity, Scheduling};
 use super::{Facts, Namespaces};
 use crate::error::{Error, Result};
 use crate::rootfs::plan::{RootPath, c_string};
@@ -32,6 +32,7 @@ pub(crate) struct ProcessPlan {
     pub(crate) rlimits: Vec<Rlimit>,
     pub(crate) no_new_privileges: bool,
     pub(crate) scheduling: Scheduling,
+    pub(crate) exec_affinity: Affinity,
     pub(crate) terminal: bool,
     /// Rows and columns.
     pub(crate) console_size: Option<(u16, u16)>,
@@ -96,6 +97,7 @@ pub(super) fn plan(
         rlimits: rlimits(process)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         scheduling: scheduling::plan(process, linux)?,
+        exec_affinity: scheduling::affinity(process)?,
         terminal,
         console_size: if terminal { console_size(process)? } else { None },
         seccomp,

@@ -59,6 +59,24 @@ pub(crate) struct MemoryPolicy {
     pub(crate) text: String,
 }
 
+/// `process.execCPUAffinity`: bit n for processor n.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Affinity {
+    /// Before the container's cgroup is joined.
+    pub(crate) initial: Option<Vec<u64>>,
+    /// After that.
+    pub(crate) last: Option<Vec<u64>>,
+}
+
+pub(super) fn affinity(process: &Process) -> Result<Affinity> {
+    let Some(affinity) = process.exec_cpu_affinity() else { return Ok(Affinity::default()) };
+    let mask = |list: &Option<String>, name: &str| {
+        let list = list.as_deref().filter(|list| !list.is_empty());
+        list.map(|list| bits(list, &format!("process.execCPUAffinity.{name}"))).transpose()
+    };
+    Ok(Affinity { initial: mask(affinity.initial(), "initial")?, last: mask(affinity.cpu_affinity_final(), "final")? })
+}
+
 /// How the kernel treats the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scheduling {

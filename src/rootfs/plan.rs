@@ -62,7 +62,7 @@ pub(crate) fn c_string(bytes: &[u8], field: &str) -> Result<CString> {
 }
 
 /// Everything that happens to mounts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct RootfsPlan {
     /// Set recursively on everything that the child inherited: `MS_SLAVE`, `MS_PRIVATE` or `MS_SHARED`.
     pub(crate) inherited: u64,

@@ -68,6 +68,12 @@ pub(crate) fn ioprio_set(pid: Pid, priority: libc::c_int) -> Result<()> {
         .map(drop)
 }
 
+/// sched_setaffinity(2) of this process; bit n of the mask is for processor n.
+pub(crate) fn sched_setaffinity(mask: &[u64]) -> Result<()> {
+    // SAFETY: the mask is valid for its length in bytes; 0 is this process.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) }).map(drop)
+}
+
 /// set_mempolicy(2) of this process.
 pub(crate) fn set_mempolicy(policy: &MemoryPolicy) -> Result<()> {
     // The kernel counts one bit less than it is told.

@@ -1,0 +1,156 @@
+//! `exec`: a further process in a container. Runs in: parent. The child's steps are in [`crate::init::Exec`].
+//!
+//! It needs nothing but the saved state: the container's configuration as it was at `create`, and its init.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use crate::cgroups::Version;
+use crate::child::{self, Supervised, Supervisor};
+use crate::create::facts;
+use crate::error::{Error, Result};
+use crate::hooks::StateText;
+use crate::host::{self, Host};
+use crate::init::Exec;
+use crate::logging::Log;
+use crate::plan::{self, Changes, Plan, Wanted};
+use crate::rollback::Rollback;
+use crate::state::{InitProcess, Record, Root, Status};
+use crate::sync::{Message, ParentEnd};
+use crate::{cgroups, open, run, spec};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) id: String,
+    /// A process.json; else the container's own process is changed.
+    pub(crate) process: Option<PathBuf>,
+    pub(crate) changes: Changes,
+    pub(crate) detach: bool,
+    pub(crate) pid_file: Option<PathBuf>,
+    pub(crate) console_socket: Option<PathBuf>,
+    pub(crate) pidfd_socket: Option<PathBuf>,
+    pub(crate) preserve_fds: u32,
+    /// `[CONTROLLER,...:]PATH` below the container's cgroup.
+    pub(crate) cgroups: Vec<String>,
+    pub(crate) ignore_paused: bool,
+}
+
+/// `exec ID`. Returns the status of the process, or 128 and the signal that ended it; 0 with `--detach`.
+pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
+    let host = host::look()?;
+    let container = root.find(&request.id)?;
+    let (status, process) = container.status(&host.proc)?;
+    let (Some(init), Some(record)) = (process, container.record()?) else {
+        return Err(Error::new(match status {
+            Status::Creating => "cannot exec in a container that is still being created",
+            _ => "cannot exec in a stopped container",
+        }));
+    };
+    if status == Status::Paused && !request.ignore_paused {
+        return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+    }
+    let config = spec::parse(&container.config()?)?;
+    let wanted = match &request.process {
+        Some(path) => Wanted::Whole(Box::new(spec::load_process(path, log)?)),
+        None => Wanted::Changed(request.changes),
+    };
+    let keyring = if record.new_keyring { Some(plan::keyring(&record.id)?) } else { None };
+    let plan = plan::make_exec(&config.spec, wanted, keyring, request.preserve_fds, &facts(&host))?;
+    for warning in &plan.warnings {
+        log.warning(warning);
+    }
+    let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
+    child::check_terminal(terminal, request.detach, request.console_socket.is_some())?;
+    let connect =
+        |option: &str, path: &Option<PathBuf>| path.as_ref().map(|path| open::socket(option, path)).transpose();
+    let console = connect("--console-socket", &request.console_socket)?;
+    let pidfd_socket = connect("--pidfd-socket", &request.pidfd_socket)?;
+    let join = join(&host, &record, &init, &request.cgroups)?;
+    let kinds = kinds(&host, &plan, &init)?;
+
+    let mut rollback = Rollback::new();
+    let executed = || -> Result<Executed> {
+        let spawned = child::spawn(&plan, join, 0, &mut rollback, |sync, tasks| {
+            let plan = &plan.child;
+            Exec { plan, init: init.pidfd.as_fd(), kinds, proc: host.proc.as_fd(), tasks, sync }.run()
+        })?;
+        let state = StateText::new(&record.id, &record.bundle, &plan.annotations);
+        let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
+        let mut supervisor =
+            Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, log, rollback: &mut rollback };
+        let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
+        child::adjust(&plan, &host, pid)?;
+        let terminal = child::terminal(terminal, &plan, console)?;
+        if let Some(socket) = &pidfd_socket {
+            // runc's word for an exec, as opposed to "standard" for an init.
+            child::send_pidfd(socket, b"setns", &pidfd)?;
+        }
+        if let Some(path) = &request.pid_file {
+            child::write_pid_file(path, pid)?;
+            rollback.pid_file(path);
+        }
+        sync.go_on().map_err(|errno| child::init_died(&plan, cgroup, &pidfd, Some(errno)))?;
+        wait_for_exec(&plan, &sync, log)?;
+        Ok(Executed { pid, pidfd, terminal })
+    }();
+    let executed = executed.map_err(|error| rollback.undo(error))?;
+    if request.detach {
+        return Ok(0);
+    }
+    run::wait(executed.pid, &executed.pidfd, executed.terminal)
+}
+
+/// A program that runs.
+struct Executed {
+    pid: rustix::process::Pid,
+    pidfd: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
+/// The child's end of the socket is closed by exec.
+fn wait_for_exec(plan: &Plan, sync: &ParentEnd, log: &Log) -> Result<()> {
+    loop {
+        match sync.receive() {
+            // Or it was killed with our message unread.
+            Ok(Message::End) | Err(Errno::CONNRESET) => return Ok(()),
+            Ok(Message::Fault(fault)) => return Err(plan::explain(plan, &fault)),
+            Ok(Message::Warning(fault)) => child::warn(plan, &fault, log),
+            Ok(other) => return Err(Error::new(format!("unexpected message of the child: {other:?}"))),
+            Err(errno) => return Err(Error::new("wait for the program to start").errno(errno)),
+        }
+    }
+}
+
+/// The container's cgroup, or one below it. On v2 a cgroup that has given its controllers to children can hold no process:
+/// then that of init.
+fn join(host: &Host, record: &Record, init: &InitProcess, below: &[String]) -> Result<cgroups::Join> {
+    if !below.is_empty() {
+        return record.cgroup.below(below)?.join();
+    }
+    if record.cgroup.version == Version::V2 && record.cgroup.has_given_controllers() {
+        let own = host::read(&host.proc, &format!("{}/cgroup", init.pid.as_raw_nonzero()))?;
+        return record.cgroup.at(&own).join();
+    }
+    record.cgroup.join()
+}
+
+/// `CLONE_NEW*` of the namespaces to join: those of the configuration. A process cannot join the user namespace in which
+/// it is already (setns(2)).
+fn kinds(host: &Host, plan: &Plan, init: &InitProcess) -> Result<i32> {
+    let kinds = plan.child.namespaces.kinds();
+    if kinds & libc::CLONE_NEWUSER == 0 {
+        return Ok(kinds);
+    }
+    let user = |pid: &str| {
+        let link = format!("{pid}/ns/user");
+        rustix::fs::statat(&host.proc, &link, AtFlags::empty())
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .map_err(|errno| Error::new(format!("stat /proc/{link}")).errno(errno))
+    };
+    let same = user("self")? == user(&init.pid.as_raw_nonzero().to_string())?;
+    Ok(if same { kinds & !libc::CLONE_NEWUSER } else { kinds })
+}

@@ -1,0 +1,87 @@
+//! `exec`: from clone to exec in a container that is there already. Runs in: child.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{die_with_parent, join_cgroup, join_keyring, namespaces, not_dumpable, program, terminal};
+use crate::plan::ChildPlan;
+use crate::rootfs;
+use crate::sync::{ChildEnd, Fault, Step};
+use crate::sys::{self, Clone3, Cloned};
+
+/// What the child works with.
+pub(crate) struct Exec<'a> {
+    pub(crate) plan: &'a ChildPlan,
+    /// The pidfd of the container's init, and `CLONE_NEW*` of what is joined of it.
+    pub(crate) init: BorrowedFd<'a>,
+    pub(crate) kinds: i32,
+    /// The root of the host's procfs.
+    pub(crate) proc: BorrowedFd<'a>,
+    /// Files of cgroups to join.
+    pub(crate) tasks: &'a [OwnedFd],
+    pub(crate) sync: BorrowedFd<'a>,
+}
+
+impl Exec<'_> {
+    /// Becomes the program.
+    pub(crate) fn run(self) -> ! {
+        let Err(fault) = self.steps();
+        ChildEnd(self.sync).fault(&fault);
+        sys::exit_now(1)
+    }
+
+    fn steps(&self) -> Result<Infallible, Fault> {
+        let sync = ChildEnd(self.sync);
+        let Some(process) = &self.plan.process else {
+            return Err(Fault::new(Step::NoProcess, sys::Errno::INVAL));
+        };
+        die_with_parent(true)?;
+        // Before anything of the container can see us (CVE-2016-9962).
+        not_dumpable()?;
+        if let Some(cpus) = &process.exec_affinity.initial {
+            sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
+        }
+        join_cgroup(self.tasks)?;
+        self.enter(&sync)?;
+        // Again: a second child does not inherit it, and a change of ids takes it away.
+        die_with_parent(true)?;
+        not_dumpable()?;
+        super::new_session()?;
+        join_keyring(self.plan.keyring.as_deref(), false, &sync)?;
+        if let Some(cpus) = &process.exec_affinity.last {
+            sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
+        }
+        // The root of the mount namespace that was entered.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
+        terminal::set_up(process, false, root.as_fd(), &sync)?;
+        let cwd = rootfs::open_in_root(root.as_fd(), process.cwd.as_c_str(), OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(|errno| Fault::new(Step::Cwd, errno))?;
+        let home = process.wants_home.then(|| program::home(process, root.as_fd()));
+        drop(root);
+        let program = super::settle(self.plan, process, cwd, self.proc, &sync, &[Some(self.sync)])?;
+        Err(program::execute(process, program, home.as_deref()))
+    }
+
+    /// All namespaces by one setns(2), in which the kernel takes the user namespace first. A pid namespace is for
+    /// children of who joins it, so that a second child, the parent's child as we are, is the one that goes on.
+    fn enter(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        sys::setns(self.init, self.kinds).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
+        if self.kinds & libc::CLONE_NEWUSER != 0 {
+            namespaces::take_root(Step::UserNamespaceRoot)?;
+        }
+        if self.kinds & libc::CLONE_NEWPID == 0 {
+            return Ok(());
+        }
+        let flags = libc::CLONE_PARENT as u64;
+        match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::SecondChild, errno))? {
+            Cloned::Parent { pid, .. } => {
+                sync.spawned(pid.as_raw_nonzero().get())?;
+                sys::exit_now(0)
+            }
+            Cloned::Child => Ok(()),
+        }
+    }
+}
