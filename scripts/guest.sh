@@ -1,25 +1,26 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--lsm apparmor|selinux] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
-# shared with the guest, and nothing is left behind but the kernel under .cache/.
+# shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
 # Exit status: COMMAND's; 124 when the time is up; 125 when the guest ended without a status.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 files=()
+limit=300 memory=1024 lsm=apparmor files=()
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
         --memory)  memory=$2; shift 2 ;;
+        --lsm)     lsm=$2; shift 2 ;;
         --file)    files+=("$2"); shift 2 ;;
         --)        shift; break ;;
         *)         echo "guest: unknown option $1" >&2; exit 2 ;;
     esac
 done
-[ $# -gt 0 ] || { echo "usage: $0 [--timeout SECONDS] [--memory MIB] [--file SOURCE:DESTINATION]... -- COMMAND..." >&2; exit 2; }
+[ $# -gt 0 ] || { sed -n 's/^# usage: /usage: /p' "$0" >&2; exit 2; }
 
 work=$(mktemp -d)
 qemu=
@@ -28,20 +29,24 @@ trap '[ -z "$qemu" ] || kill "$qemu" 2>/dev/null || true; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+update_lists() { { [ "$(id -u)" = 0 ] && apt-get -qq update; } || { [ "$(id -u)" != 0 ] && sudo apt-get -qq update; } || true; }
+
+# download DIRECTORY PACKAGE...
+download() { (cd "$1" && shift && apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null); }
+
 # The kernel of the machine's own apt sources, unpacked under .cache/guest/: vmlinuz and the modules in the order to load them.
 fetch_kernel() {
     local package version module path
-    local apt=(-q -o APT::Sandbox::User=root)
     echo "guest: downloading Debian's cloud kernel" >&2
     find_package() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1; }
     mkdir "$work/kernel" "$work/modules"
     package=$(find_package)
     # The lists of packages may be missing, or older than what the archive still has.
-    if [ -z "$package" ] || ! (cd "$work/kernel" && apt-get "${apt[@]}" download "$package" >/dev/null 2>&1); then
-        { [ "$(id -u)" = 0 ] && apt-get -qq update; } || { [ "$(id -u)" != 0 ] && sudo apt-get -qq update; } || true
+    if [ -z "$package" ] || ! download "$work/kernel" "$package" 2>/dev/null; then
+        update_lists
         package=$(find_package)
         [ -n "$package" ] || { echo "guest: the apt sources have no linux-image-cloud-amd64" >&2; exit 125; }
-        (cd "$work/kernel" && apt-get "${apt[@]}" download "$package" >/dev/null)
+        download "$work/kernel" "$package"
     fi
     dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
@@ -61,12 +66,31 @@ fetch_kernel() {
 }
 [ -e "$cache/vmlinuz" ] || fetch_kernel
 
+# The policies of guest/, compiled by the tools of the same apt sources, which are unpacked and not installed: .cache/guest/lsm/.
+compile_policies() {
+    local tools=$work/tools out=$work/lsm deb
+    mkdir "$tools" "$out"
+    local packages=(apparmor secilc libsepol2)
+    download "$tools" "${packages[@]}" 2>/dev/null || { update_lists; download "$tools" "${packages[@]}"; }
+    for deb in "$tools"/*.deb; do dpkg-deb -x "$deb" "$tools"; done
+    # The features of Debian's kernel stand in for those of this machine, which may have no AppArmor.
+    "$tools/sbin/apparmor_parser" -qQTKS --config-file=/dev/null -M "$tools/usr/share/apparmor-features/features" \
+        "$here/guest/apparmor.profile" > "$out/apparmor"
+    LD_LIBRARY_PATH=$(dirname "$tools"/usr/lib/*/libsepol.so.2) "$tools/usr/bin/secilc" -M true -c 33 \
+        -o "$out/selinux" -f /dev/null "$here/guest/selinux.cil"
+    rm -rf "$cache/lsm"
+    mv "$out" "$cache/lsm"
+}
+for policy in apparmor.profile selinux.cil; do
+    [ "$cache/lsm/${policy%.*}" -nt "$here/guest/$policy" ] || { compile_policies; break; }
+done
+
 # The initramfs. It is not compressed: unpacking is what an emulated processor is slow at.
 root=$work/root
 mkdir -p "$root"/{bin,files}
 cp /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
-cp -r "$cache/modules" "$root/modules"
+cp -r "$cache/modules" "$cache/lsm" "$root/"
 install -m 755 "$here/guest/init" "$root/init"
 for file in "${files[@]}"; do
     install -D -m 755 "${file%%:*}" "$root/files/${file#*:}"
@@ -83,7 +107,7 @@ cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
     -accel tcg,thread=single -cpu max,-cx16 -m "$memory" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
-    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1" </dev/null >&2 &
+    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm" </dev/null >&2 &
 qemu=$!
 code=0
 wait "$qemu" || code=$?
