@@ -16,7 +16,7 @@ use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
 use crate::init::Init;
 use crate::logging::Log;
-use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Options, Plan};
+use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Lsm, Options, Plan};
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
 use crate::sync::ParentEnd;
@@ -88,6 +88,7 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         .map_err(|error| Error::at("--bundle", format!("{:?}", request.bundle)).errno(error))?;
     let loaded = spec::load(&bundle)?;
     let host = host::look()?;
+    let lsm = host.lsm(plan::lsm_wanted(loaded.spec.process().as_ref(), loaded.spec.linux().as_ref()))?;
     let options = Options {
         id: request.id.clone(),
         bundle,
@@ -95,7 +96,7 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         no_new_keyring: request.no_new_keyring,
         preserve_fds: request.preserve_fds,
     };
-    let plan = plan::make(&loaded.spec, &options, &facts(&host))?;
+    let plan = plan::make(&loaded.spec, &options, &facts(&host, lsm))?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
         log.warning(warning);
     }
@@ -106,8 +107,8 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
 }
 
 /// What of the host the plan depends on.
-pub(crate) fn facts(host: &Host) -> Facts {
-    Facts { cgroups: host.cgroups.version, last_cap: host.last_cap, permitted: host.permitted }
+pub(crate) fn facts(host: &Host, lsm: Lsm) -> Facts {
+    Facts { cgroups: host.cgroups.version, last_cap: host.last_cap, permitted: host.permitted, lsm }
 }
 
 /// Sockets that get something of the new container.

@@ -58,8 +58,9 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         Some(path) => Wanted::Whole(Box::new(spec::load_process(path, log)?)),
         None => Wanted::Changed(request.changes),
     };
+    let lsm = host.lsm(plan::exec_lsm(&config.spec, &wanted))?;
     let keyring = if record.new_keyring { Some(plan::keyring(&record.id)?) } else { None };
-    let plan = plan::make_exec(&config.spec, wanted, keyring, request.preserve_fds, &facts(&host))?;
+    let plan = plan::make_exec(&config.spec, wanted, keyring, request.preserve_fds, &facts(&host, lsm))?;
     for warning in &plan.warnings {
         log.warning(warning);
     }

@@ -5,9 +5,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use crate::cgroups;
 use crate::error::{Error, Result};
+use crate::plan::Lsm;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -38,6 +40,31 @@ pub(crate) fn look() -> Result<Host> {
     let permitted =
         rustix::thread::capabilities(None).map_err(|errno| Error::new("capget").errno(errno))?.permitted.bits();
     Ok(Host { proc, cgroups, last_cap, permitted })
+}
+
+impl Host {
+    /// Which of the wanted security modules this kernel has. Asked of procfs, because securityfs and selinuxfs need not be
+    /// mounted where the runtime runs, for example in a container.
+    pub(crate) fn lsm(&self, wanted: Lsm) -> Result<Lsm> {
+        Ok(Lsm { apparmor: wanted.apparmor && self.has_apparmor()?, selinux: wanted.selinux && self.has_selinux()? })
+    }
+
+    fn has_apparmor(&self) -> Result<bool> {
+        let file = "self/attr/apparmor/current";
+        match read_raw(&self.proc, file) {
+            Ok(_) => Ok(true),
+            // Not compiled in; not enabled at boot.
+            Err(Errno::NOENT | Errno::INVAL) => Ok(false),
+            Err(errno) => Err(Error::new(format!("read /proc/{file}")).errno(errno)),
+        }
+    }
+
+    /// The file system type is registered only when SELinux was enabled at boot. Until a policy is loaded there are no
+    /// contexts, only names such as `kernel`.
+    fn has_selinux(&self) -> Result<bool> {
+        let enabled = read(&self.proc, "filesystems")?.lines().any(|line| line.ends_with("\tselinuxfs"));
+        Ok(enabled && read(&self.proc, "self/attr/current")?.contains(':'))
+    }
 }
 
 /// Opens `/proc` and makes sure that it is a procfs, and its root.

@@ -49,7 +49,7 @@ impl Exec<'_> {
         die_with_parent(true)?;
         not_dumpable()?;
         super::new_session()?;
-        join_keyring(self.plan.keyring.as_deref(), false, &sync)?;
+        join_keyring(self.plan, self.proc, false, &sync)?;
         if let Some(cpus) = &process.exec_affinity.last {
             sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
         }

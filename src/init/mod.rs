@@ -6,13 +6,14 @@
 
 mod exec;
 mod identity;
+mod labels;
 mod namespaces;
 mod program;
 mod terminal;
 mod verify;
 
 use std::convert::Infallible;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -83,7 +84,7 @@ impl Init<'_> {
         // After the ids are mapped (the maps are written while we may be looked at), before others can see us.
         not_dumpable()?;
         new_session()?;
-        join_keyring(self.plan.keyring.as_deref(), true, &sync)?;
+        join_keyring(self.plan, self.proc, true, &sync)?;
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
         self.late_namespaces()?;
 
@@ -228,11 +229,10 @@ fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// None: the caller's session keyring is kept.
-fn join_keyring(name: Option<&CStr>, new: bool, sync: &ChildEnd<'_>) -> Result<(), Fault> {
-    let Some(name) = name else { return Ok(()) };
+fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+    let Some(name) = &plan.keyring else { return Ok(()) };
     let fault = |errno| Fault::new(Step::Keyring, errno);
-    match sys::join_session_keyring(name) {
+    match labels::make_key(&plan.labels, proc, || sys::join_session_keyring(name))? {
         Ok(key) if new => {
             // Possessor rights as they are, and search for the owner: others who join it by name find keys in it.
             let perm = sys::keyctl_describe_perm(key).map_err(fault)?;
@@ -256,6 +256,9 @@ fn settle(
     sync: &ChildEnd<'_>,
     keep: &[Option<BorrowedFd<'_>>],
 ) -> Result<usize, Fault> {
+    // After the host's hooks, which are not the container's; before the filter, which may forbid it. A startContainer hook is
+    // a program of the container, and is confined like it.
+    labels::set(&plan.labels, proc)?;
     identity::take_on(process, plan.keep_groups, cwd, proc, sync)?;
     let program = program::find(process)?;
     // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).

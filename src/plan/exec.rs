@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 
-use super::{ChildPlan, Facts, HookPlans, Plan, empty_linux, namespaces, process};
+use super::{ChildPlan, Facts, HookPlans, Lsm, Plan, empty_linux, lsm, namespaces, process};
 use crate::error::{Error, Result};
 use crate::rootfs::plan::{HostPath, RootfsPlan};
 
@@ -35,6 +35,18 @@ pub(crate) enum Wanted {
     Whole(Box<Process>),
     /// That of the container's config.json, changed.
     Changed(Changes),
+}
+
+/// Which security modules an exec asks for.
+pub(crate) fn exec_lsm(spec: &Spec, wanted: &Wanted) -> Lsm {
+    let own = lsm::wanted(spec.process().as_ref(), None);
+    let new = match wanted {
+        Wanted::Whole(process) => lsm::wanted(Some(process), None),
+        Wanted::Changed(changes) => {
+            Lsm { apparmor: changes.apparmor_profile.is_some(), selinux: changes.selinux_label.is_some() }
+        }
+    };
+    Lsm { apparmor: own.apparmor || new.apparmor, selinux: own.selinux || new.selinux }
 }
 
 /// Makes the plan. `spec` is the container's configuration.
@@ -67,6 +79,7 @@ pub(crate) fn make_exec(
         domainname: None,
         sysctl: Vec::new(),
         keyring,
+        labels: lsm::labels(Some(&wanted), facts.lsm)?,
         process: Some(process),
         preserve_fds,
         keep_groups: acting.keep_groups,

@@ -22,6 +22,14 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
     let error = if fault.errno == libc::EPROTO { error } else { error.errno(errno) };
     let error = error.kernel(kernel_words(&detail));
     match (fault.step, fault.errno) {
+        (Step::ApparmorProfile, libc::ENOENT) => {
+            error.hint("no profile of this name is loaded: apparmor_parser -r FILE loads one, aa-status lists them")
+        }
+        (Step::ApparmorProfile, libc::EACCES | libc::EPERM) => {
+            error.hint("the runtime is confined itself, and its profile does not allow this change_profile")
+        }
+        (Step::KeyLabel | Step::SelinuxLabel | Step::MountLabel, errno) => selinux_hint(error, errno),
+        (Step::MountParam, errno) if is_label(plan, fault) => selinux_hint(error, errno),
         (Step::Sysctl, libc::ENOENT) => error.hint("this kernel has no such parameter, or not in this namespace"),
         (Step::Seccomp, libc::EINVAL) => error.hint("the kernel refused the program; dmesg may say more"),
         (Step::UserNamespaceRoot, libc::EINVAL) => error.hint("linux.uidMappings and linux.gidMappings must map id 0"),
@@ -41,6 +49,10 @@ pub(crate) fn explain_late(fault: &Fault) -> Error {
             let error = Error::at("process.args[0]", format!("exec {detail}")).errno(Errno(fault.errno));
             match fault.errno {
                 libc::ENOENT => error.hint("the file is there, so its interpreter or its ELF loader is missing"),
+                // `create` has looked: its user may execute it.
+                libc::EACCES => {
+                    error.hint("its interpreter, or a label (AppArmor, SELinux), does not allow it; see dmesg")
+                }
                 libc::ENOEXEC => error.hint("it is neither a program of this architecture nor a script with a #! line"),
                 _ => error,
             }
@@ -60,6 +72,21 @@ fn failure(fault: &Fault, seconds: u64) -> HookFailure {
         2 => HookFailure::Signal(fault.errno),
         _ => HookFailure::Timeout(seconds),
     }
+}
+
+fn selinux_hint(error: Error, errno: i32) -> Error {
+    match errno {
+        libc::EINVAL => error.hint("the loaded SELinux policy has no such context (user:role:type:level)"),
+        libc::EACCES => error.hint("the loaded SELinux policy denies it; the audit log (dmesg) says what it lacks"),
+        _ => error,
+    }
+}
+
+/// Whether a parameter of a mount is `linux.mountLabel`.
+fn is_label(plan: &Plan, fault: &Fault) -> bool {
+    let mount = plan.child.rootfs.mounts.get(usize::from(fault.item));
+    let Some(MountKind::New { params, .. }) = mount.map(|mount| &mount.kind) else { return false };
+    params.get(usize::from(fault.sub)).is_some_and(|param| param.key.as_c_str() == c"context" && param.option.is_none())
 }
 
 /// `tmpfs: Bad value for 'size'` → `Bad value for 'size'`: the type is in our sentence already.
@@ -88,13 +115,17 @@ fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
         Step::MountOpen => Error::at(format!("{field}.type"), format!("file system {fstype:?} on {target:?}")),
         Step::MountParam => {
             let param = params.get(usize::from(fault.sub));
-            let index = param.and_then(|param| param.option);
-            let field = index.map_or(format!("{field}.source"), |index| format!("{field}.options[{index}]"));
+            let field = match param.and_then(|param| param.option) {
+                Some(index) => format!("{field}.options[{index}]"),
+                None if is_label(plan, fault) => "linux.mountLabel".to_owned(),
+                None => format!("{field}.source"),
+            };
             let text = param.map_or(String::new(), Param::text);
             Error::at(field, format!("{fstype} on {target:?} does not accept {text:?}"))
         }
         Step::MountAttrs => Error::at(format!("{field}.options"), format!("set the flags of {fstype} on {target:?}")),
         Step::MountPropagation => Error::at(format!("{field}.options"), format!("set the propagation of {target:?}")),
+        Step::MountLabel => Error::at("linux.mountLabel", format!("label {fstype} on {target:?}")),
         Step::CopyUp => Error::at(format!("{field}.options"), format!("tmpcopyup of {target:?}")),
         _ => Error::at(field, format!("mount {fstype} on {target:?}")),
     }
@@ -156,6 +187,7 @@ fn program(plan: &Plan, fault: &Fault) -> Error {
 fn simple(plan: &Plan, step: Step, item: usize) -> Error {
     let child = &plan.child;
     let process = child.process.as_ref();
+    let selinux = || child.labels.selinux.as_deref().unwrap_or_default();
     let path = |paths: &[crate::rootfs::plan::RootPath]| paths.get(item).map_or(String::new(), |path| path.display());
     match step {
         Step::JoinCgroup => Error::at("linux.cgroupsPath", "join the cgroup"),
@@ -174,6 +206,13 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         }
         Step::UserNamespaceRoot => Error::at("linux.uidMappings", "become root of the user namespace"),
         Step::Keyring => Error::new("join a new session keyring (--no-new-keyring keeps the caller's)"),
+        Step::KeyLabel => Error::at("process.selinuxLabel", format!("label the session keyring {:?}", selinux())),
+        Step::ApparmorProfile => {
+            let text = child.labels.apparmor.as_deref().unwrap_or_default().to_string_lossy();
+            let profile = text.strip_prefix("exec ").unwrap_or(&text);
+            Error::at("process.apparmorProfile", format!("unable to apply apparmor profile {profile:?}"))
+        }
+        Step::SelinuxLabel => Error::at("process.selinuxLabel", format!("can't set process label {:?}", selinux())),
         Step::InheritedMounts => Error::at("linux.rootfsPropagation", "set the propagation of the inherited mounts"),
         Step::AttachRootfs => Error::at("root.path", format!("mount {:?}", plan.rootfs.0)),
         Step::DevDirectory => Error::at("linux.devices", "open \"/dev\" of the container"),

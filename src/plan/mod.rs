@@ -8,6 +8,7 @@ mod devices;
 mod exec;
 mod explain;
 mod hooks;
+mod lsm;
 mod namespaces;
 mod process;
 mod scheduling;
@@ -20,9 +21,10 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
-pub(crate) use exec::{Changes, Wanted, make_exec};
+pub(crate) use exec::{Changes, Wanted, exec_lsm, make_exec};
 pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};
+pub(crate) use lsm::{Labels, Lsm, wanted as lsm_wanted};
 pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
 pub(crate) use process::{Capabilities, ProcessPlan};
 pub(crate) use scheduling::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
@@ -43,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) last_cap: u8,
     /// The capabilities that this process may give away, as a mask.
     pub(crate) permitted: u64,
+    /// Of the security modules that the configuration asks for, those that this kernel has.
+    pub(crate) lsm: Lsm,
 }
 
 /// What the command line says.
@@ -89,6 +93,7 @@ pub(crate) struct ChildPlan {
     pub(crate) sysctl: Vec<Sysctl>,
     /// The name of the session keyring; None: the caller's is kept.
     pub(crate) keyring: Option<CString>,
+    pub(crate) labels: Labels,
     /// None: config.json has no `process`; then the container can be created, and not started.
     pub(crate) process: Option<ProcessPlan>,
     pub(crate) preserve_fds: u32,
@@ -123,11 +128,12 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let annotations = annotations::all(spec)?;
     let acting = acting(&annotations)?;
     let child = ChildPlan {
-        rootfs: rootfs(spec, linux, options)?,
+        rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?)?,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         sysctl: sysctl::plan(linux, &namespaces)?,
         keyring: if options.no_new_keyring { None } else { Some(keyring(&options.id)?) },
+        labels: lsm::labels(spec.process().as_ref(), facts.lsm)?,
         process,
         preserve_fds: options.preserve_fds,
         keep_groups: acting.keep_groups,
@@ -180,9 +186,6 @@ fn check_version(version: &str) -> Result<()> {
 /// Fields that a later step brings: refused by name, never ignored in silence.
 fn check_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let process = spec.process().as_ref();
-    let text = |text: Option<&Option<String>>| text.and_then(|text| text.clone()).filter(|text| !text.is_empty());
-    let quoted = |value: Option<&Option<String>>| text(value).map(|text| format!("{text:?} "));
     let there = |present: bool| present.then(String::new);
     let present = [
         (
@@ -190,9 +193,6 @@ fn check_unsupported(spec: &Spec) -> Result<()> {
             there(linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()))),
         ),
         ("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some()))),
-        ("linux.mountLabel", quoted(linux.map(Linux::mount_label))),
-        ("process.apparmorProfile", quoted(process.map(Process::apparmor_profile))),
-        ("process.selinuxLabel", quoted(process.map(Process::selinux_label))),
     ];
     match present.into_iter().find_map(|(field, value)| value.map(|value| (field, value))) {
         Some((field, value)) => Err(Error::at(field, format!("{value}is not supported by this version"))),
@@ -242,14 +242,17 @@ fn name(name: Option<&str>, field: &str) -> Result<Option<CString>> {
     rootfs_plan::c_string(name.as_bytes(), field).map(Some)
 }
 
-fn rootfs(spec: &Spec, linux: &Linux, options: &Options) -> Result<RootfsPlan> {
+fn rootfs(spec: &Spec, linux: &Linux, options: &Options, label: Option<CString>) -> Result<RootfsPlan> {
     let no_mounts = Vec::new();
     let mounts = spec.mounts().as_ref().unwrap_or(&no_mounts);
-    let plans: Vec<_> = mounts
+    let mut plans: Vec<_> = mounts
         .iter()
         .enumerate()
         .map(|(index, mount)| rootfs_plan::mount(index, mount, &options.bundle))
         .collect::<Result<_>>()?;
+    if let Some(label) = &label {
+        lsm::label_mounts(&mut plans, label);
+    }
     let propagation = linux
         .rootfs_propagation()
         .as_deref()
@@ -279,6 +282,7 @@ fn rootfs(spec: &Spec, linux: &Linux, options: &Options) -> Result<RootfsPlan> {
         dev: if own_dev { None } else { Some(devices::plan(linux)?) },
         masked: paths(linux.masked_paths().as_ref(), "linux.maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_ref(), "linux.readonlyPaths")?,
+        label,
     })
 }
 

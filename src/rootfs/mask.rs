@@ -2,6 +2,7 @@
 //!
 //! Only a target that is not there may be skipped. Every other error is fatal: a mask that is not made is a hole.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, makedev};
@@ -39,7 +40,7 @@ pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), F
 
 /// Covers files with the host's /dev/null, which is opened before the pivot: the container's could be anything
 /// (CVE-2025-31133); and directories with one empty, read-only tmpfs for all of them.
-pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault> {
+pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath], label: Option<&CStr>) -> Result<(), Fault> {
     let mut null = None;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
@@ -55,7 +56,7 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault
                 // A copy can be made only of a mount that is attached somewhere (before Linux 6.15).
                 Some(attached) => cover(attached, &target).map_err(fault)?,
                 None => {
-                    let made = empty_directory().map_err(source)?;
+                    let made = empty_directory(label).map_err(source)?;
                     move_mount(made.as_fd(), target.as_fd()).map_err(fault)?;
                     empty = Some(made);
                 }
@@ -89,12 +90,15 @@ fn open_null() -> sys::Result<OwnedFd> {
 }
 
 /// A tmpfs that holds nothing and cannot.
-fn empty_directory() -> sys::Result<OwnedFd> {
+fn empty_directory(label: Option<&CStr>) -> sys::Result<OwnedFd> {
     let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     rustix::mount::fsconfig_set_string(&context, "nr_blocks", "1")?;
     rustix::mount::fsconfig_set_string(&context, "nr_inodes", "1")?;
     rustix::mount::fsconfig_set_string(&context, "mode", "755")?;
     rustix::mount::fsconfig_set_flag(&context, "ro")?;
+    if let Some(label) = label {
+        rustix::mount::fsconfig_set_string(&context, "context", label)?;
+    }
     rustix::mount::fsconfig_create(&context)?;
     let attrs = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID

@@ -37,7 +37,7 @@ pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
         dev::make(root, devices)?;
     }
     mask::readonly(root, &plan.readonly_paths)?;
-    mask::mask(root, &plan.masked)
+    mask::mask(root, &plan.masked, plan.label.as_deref())
 }
 
 /// Cuts the propagation of what was inherited, and mounts the root file system over its own directory, which is the

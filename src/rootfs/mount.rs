@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
 
 use super::plan::{Attrs, MountKind, MountPlan, Param, Propagation, RootPath, RootfsPlan};
@@ -20,21 +20,30 @@ pub(super) fn all(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
         flag => Some(Propagation { flag, recursive: true }),
     };
     for (index, (mount, source)) in plan.mounts.iter().zip(&trees.sources).enumerate() {
-        one(trees, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
+        one(plan, trees, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
     }
     Ok(())
 }
 
-fn one(trees: &Trees, mount: &MountPlan, source: Option<&Tree>, default: Option<Propagation>) -> Result<(), Fault> {
+fn one(
+    plan: &RootfsPlan,
+    trees: &Trees,
+    mount: &MountPlan,
+    source: Option<&Tree>,
+    default: Option<Propagation>,
+) -> Result<(), Fault> {
     let root = trees.root.as_fd();
     match (&mount.kind, source) {
         (MountKind::New { fstype, params }, _) => {
             let made = new(root, mount, fstype, params)?;
+            if let Some(label) = plan.label.as_deref().filter(|_| fstype.as_c_str() == c"mqueue") {
+                label_root(made.as_fd(), label).map_err(|errno| Fault::new(Step::MountLabel, errno))?;
+            }
             propagate(made.as_fd(), mount.propagation)
         }
         (MountKind::Bind { .. }, Some(tree)) => bind(root, mount, tree, default),
         (MountKind::Remount { params }, _) => remount(root, mount, params),
-        (MountKind::Cgroup, _) => cgroup(root, mount, &trees.cgroup),
+        (MountKind::Cgroup, _) => cgroup(root, mount, &trees.cgroup, plan.label.as_deref()),
         (MountKind::Bind { .. }, None) => Err(Fault::new(Step::Protocol, Errno::INVAL)),
     }
 }
@@ -67,6 +76,13 @@ fn new(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr, params: &[Param])
     }
     move_mount(made.as_fd(), target.fd.as_fd()).map_err(|errno| Fault::new(Step::MountAttach, errno))?;
     Ok(made)
+}
+
+/// For a file system that takes no context when it is mounted: the label of its root directory.
+fn label_root(mount: BorrowedFd<'_>, label: &CStr) -> sys::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(mount, ".", flags, Mode::empty())?;
+    rustix::fs::fsetxattr(&directory, "security.selinux", label.to_bytes(), XattrFlags::empty())
 }
 
 /// A tmpfs takes the mode of the directory that it covers, as with runc: an image's /tmp stays 1777.
@@ -203,7 +219,7 @@ fn propagate(mount: BorrowedFd<'_>, propagation: Option<Propagation>) -> Result<
 const PRIVATE: Option<Propagation> = Some(Propagation { flag: libc::MS_PRIVATE, recursive: false });
 
 /// A mount of type cgroup: the container's part of the hierarchies.
-fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount) -> Result<(), Fault> {
+fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount, label: Option<&CStr>) -> Result<(), Fault> {
     let target = target(root, &mount.target, Missing::Directory)?;
     let attrs = mount.attrs.set | mount.attrs_recursive.set;
     let fault = |errno| Fault::new(Step::MountCgroup, errno);
@@ -216,11 +232,9 @@ fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount) -> Resu
         }
         CgroupMount::V2(None) => new_instance(c"cgroup2", &[], attrs)?,
         CgroupMount::V1(hierarchies) => {
-            let tmpfs = new_instance(
-                c"tmpfs",
-                &[(c"mode".to_owned(), Some(c"755".to_owned()))],
-                attrs & !libc::MOUNT_ATTR_RDONLY,
-            )?;
+            let mut params = vec![(c"mode".to_owned(), Some(c"755".to_owned()))];
+            params.extend(label.map(|label| (c"context".to_owned(), Some(label.to_owned()))));
+            let tmpfs = new_instance(c"tmpfs", &params, attrs & !libc::MOUNT_ATTR_RDONLY)?;
             attach(tmpfs.as_fd(), &target, mount)?;
             for hierarchy in hierarchies {
                 v1_hierarchy(tmpfs.as_fd(), hierarchy, attrs)?;
@@ -253,7 +267,7 @@ fn new_instance(
 fn v1_hierarchy(tmpfs: BorrowedFd<'_>, hierarchy: &Hierarchy, attrs: u64) -> Result<(), Fault> {
     let fault = |errno| Fault::new(Step::MountCgroup, errno);
     let name = hierarchy.name.as_c_str();
-    rustix::fs::mkdirat(tmpfs, name, rustix::fs::Mode::from_raw_mode(0o755)).map_err(fault)?;
+    rustix::fs::mkdirat(tmpfs, name, Mode::from_raw_mode(0o755)).map_err(fault)?;
     let target = resolve::open(tmpfs, name, OFlags::PATH | OFlags::DIRECTORY).map_err(fault)?;
     match &hierarchy.tree {
         Some(tree) => {

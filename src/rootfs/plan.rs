@@ -75,6 +75,8 @@ pub(crate) struct RootfsPlan {
     pub(crate) dev: Option<Vec<DevicePlan>>,
     pub(crate) masked: Vec<RootPath>,
     pub(crate) readonly_paths: Vec<RootPath>,
+    /// `linux.mountLabel`, for what is no parameter of one of `mounts`.
+    pub(crate) label: Option<CString>,
 }
 
 /// A propagation type of mount_namespaces(7).
