@@ -9,6 +9,8 @@ TEST_ARGS ?=
 # Seconds that the guest may take, and more environment for the tests in it (NAME=value ...).
 GUEST_TIMEOUT ?= 600
 GUEST_ENV ?=
+# The guest's security module: apparmor or selinux.
+GUEST_LSM ?= apparmor
 
 # .cargo/config.toml builds for the host's own triple by name, which puts the output in a directory of that name.
 TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
@@ -18,10 +20,10 @@ BUSYBOX ?= /bin/busybox
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest conformance bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux conformance bench run install clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 build: ## the static release binary
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
@@ -33,7 +35,7 @@ check: ## formatting, lints, documentation, and the forbidden arrows between roo
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
 	scripts/arrows.sh
 
-test: unit integration guest ## unit and integration tests here, then the integration tests in a cgroup v2 guest (root)
+test: unit integration guest guest-selinux ## unit and integration tests here, then in two guests: cgroup v2, SELinux (root)
 
 unit:
 	@scripts/setup.sh build
@@ -44,13 +46,16 @@ integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/run
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS)
 
-guest: ## the integration tests in a QEMU guest with pure cgroup v2 (no KVM needed)
+guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor (no KVM needed)
 	@scripts/setup.sh guest
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	@tests=$$($(CARGO) test --release $(CARGO_FLAGS) --test integration --no-run --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\/integration-[^"]*\)".*/\1/p' | tail -n 1); \
-	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
+	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --lsm $(GUEST_LSM) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
 	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS)
+
+guest-selinux: ## the tests of labels in such a guest with SELinux, enforcing scripts/guest/selinux.cil
+	@$(MAKE) --no-print-directory guest GUEST_LSM=selinux TEST_ARGS="$(or $(TEST_ARGS),lsm::)"
 
 conformance: ## the OCI validation programs (not there yet)
 	@echo "conformance: not there yet; the OCI runtime-tools validation programs come with the next step" >&2; exit 1

@@ -27,7 +27,7 @@ fn refused(container: &Container, output: Output, words: &[&str]) {
 
 /// Breaks the base configuration and insists that `create` and `run` refuse it.
 #[track_caller]
-fn broken(edit: impl FnOnce(&mut Bundle), words: &[&str]) {
+pub(crate) fn broken(edit: impl FnOnce(&mut Bundle), words: &[&str]) {
     let mut bundle = Bundle::new();
     edit(&mut bundle);
     let container = bundle.container();

@@ -38,6 +38,7 @@ mod features;
 mod hooks;
 mod inside;
 mod lifecycle;
+mod lsm;
 mod mounts;
 mod namespaces;
 mod parallel;
