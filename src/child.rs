@@ -249,7 +249,10 @@ impl Supervisor<'_> {
         loop {
             match sync.receive() {
                 Ok(Message::Ready) => return Ok(Supervised { pid, pidfd, sync, terminal }),
-                Ok(Message::Spawned(second)) => (pid, pidfd) = self.second_child(second, &pidfd)?,
+                Ok(Message::Spawned(second)) => {
+                    (pid, pidfd) = self.second_child(second, &pidfd)?;
+                    self.go_on(&sync, &pidfd)?;
+                }
                 Ok(Message::NeedMaps) => {
                     self.write_maps(pid)?;
                     self.go_on(&sync, &pidfd)?;

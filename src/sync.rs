@@ -3,6 +3,7 @@
 //! ```text
 //!  child                                   parent
 //!    Spawned(pid)    ──────────────────▶   (two children only) the second one's pid; the first exits
+//!                    ◀──────────────────   Continue, for the second
 //!    NeedMaps        ──────────────────▶   (new user namespace only) writes uid_map, gid_map
 //!                    ◀──────────────────   Continue
 //!    NeedHooks       ──────────────────▶   (with prestart or createRuntime hooks only) runs them
@@ -301,7 +302,7 @@ impl ChildEnd<'_> {
 
     /// Waits for `Continue`. read(2) and write(2), not recv and send: these run under the container's seccomp filter,
     /// and every program needs them.
-    fn wait(&self) -> Result<(), Fault> {
+    pub(crate) fn wait(&self) -> Result<(), Fault> {
         let mut byte = [0u8];
         match rustix::io::retry_on_intr(|| rustix::io::read(self.0, &mut byte)) {
             Ok(1) => Ok(()),

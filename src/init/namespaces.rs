@@ -28,7 +28,11 @@ pub(super) fn enter(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
             sync.spawned(pid.as_raw_nonzero().get())?;
             sys::exit_now(0)
         }
-        Cloned::Child => after_join(init),
+        Cloned::Child => {
+            // Not a word before the parent knows who we are: it would take it for the first child's.
+            sync.wait()?;
+            after_join(init)
+        }
     }
 }
 
