@@ -41,6 +41,7 @@ mod lifecycle;
 mod lsm;
 mod mounts;
 mod namespaces;
+mod netdevices;
 mod parallel;
 mod run;
 mod scheduling;

@@ -424,6 +424,17 @@ impl Lines {
         }
     }
 
+    /// The next line; None at the end.
+    #[track_caller]
+    pub(crate) fn first(&mut self) -> Option<String> {
+        while !self.buffer.contains(&b'\n') {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.next())
+    }
+
     /// Reads until a text has come.
     #[track_caller]
     pub(crate) fn until(&mut self, text: &str) -> String {

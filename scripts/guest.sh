@@ -51,7 +51,7 @@ fetch_kernel() {
     dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
     depmod -b "$work/kernel" "$version"
-    for module in overlay; do
+    for module in overlay veth; do
         modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r path; do
         cp "$path" "$work/modules/"

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host::{self, Host};
 use crate::logging::Log;
+use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
 use crate::rollback::Rollback;
 use crate::sync::{Fault, Message, ParentEnd, Step};
@@ -230,6 +231,7 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) cgroup: &'a Cgroup,
     pub(crate) state: &'a StateText,
     pub(crate) bundle: &'a Path,
+    pub(crate) devices: Vec<netdev::Device>,
     pub(crate) log: &'a Log,
     pub(crate) rollback: &'a mut Rollback,
 }
@@ -255,6 +257,10 @@ impl Supervisor<'_> {
                 }
                 Ok(Message::NeedMaps) => {
                     self.write_maps(pid)?;
+                    self.go_on(&sync, &pidfd)?;
+                }
+                Ok(Message::NeedDevices) => {
+                    self.move_devices(pid)?;
                     self.go_on(&sync, &pidfd)?;
                 }
                 Ok(Message::NeedHooks) => {
@@ -294,6 +300,14 @@ impl Supervisor<'_> {
         self.rollback.child(&pidfd)?;
         reap(first);
         Ok((pid, pidfd))
+    }
+
+    fn move_devices(&mut self, pid: Pid) -> Result<()> {
+        let mut handover = Handover::open(&self.host.proc, pid)?;
+        let done = handover.carry_out(&self.plan.net_devices, std::mem::take(&mut self.devices));
+        // Also when that failed: some may have moved.
+        self.rollback.devices(handover);
+        done
     }
 
     fn write_maps(&self, pid: Pid) -> Result<()> {

@@ -16,6 +16,7 @@ use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
 use crate::init::Init;
 use crate::logging::Log;
+use crate::netdev;
 use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Lsm, Options, Plan};
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
@@ -76,7 +77,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
         pidfd: pidfd_socket(request, &plan)?,
     };
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
-    let opened = Opened { config, sockets, hook_output, joined: open::namespaces(&host, &plan.child)? };
+    let joined = open::namespaces(&host, &plan.child)?;
+    let opened = Opened { config, sockets, hook_output, joined, devices: netdev::find(&plan.net_devices)? };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
@@ -130,6 +132,8 @@ struct Opened {
     sockets: Sockets,
     hook_output: hooks::Output,
     joined: Vec<OwnedFd>,
+    /// One for each of `plan.net_devices`.
+    devices: Vec<netdev::Device>,
 }
 
 fn carry_out(
@@ -184,7 +188,8 @@ fn carry_out(
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
     let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
-    let mut supervisor = Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, log, rollback };
+    let devices = opened.devices;
+    let mut supervisor = Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, devices, log, rollback };
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;

@@ -81,8 +81,16 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         })?;
         let state = StateText::new(&record.id, &record.bundle, &plan.annotations);
         let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
-        let mut supervisor =
-            Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, log, rollback: &mut rollback };
+        let mut supervisor = Supervisor {
+            plan: &plan,
+            host: &host,
+            cgroup,
+            state: &state,
+            bundle,
+            devices: &[],
+            log,
+            rollback: &mut rollback,
+        };
         let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
         child::adjust(&plan, &host, pid)?;
         let terminal = child::terminal(terminal, &plan, console)?;

@@ -50,7 +50,7 @@ fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
         .intel_rdt(intel_rdt)
         .memory_policy(memory_policy)
         .mount_extensions(MountExtensionsBuilder::default().idmap(idmap).build()?)
-        .net_devices(NetDevicesBuilder::default().enabled(false).build()?)
+        .net_devices(NetDevicesBuilder::default().enabled(true).build()?)
         .build()?;
     let features = FeaturesBuilder::default()
         .oci_version_min("1.0.0")

@@ -16,6 +16,7 @@ mod json;
 mod kill;
 mod list;
 mod logging;
+mod netdev;
 mod open;
 mod plan;
 mod rollback;

@@ -10,6 +10,7 @@ use crate::child::reap;
 use crate::create::run_hooks;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
+use crate::netdev::Handover;
 use crate::plan::{self, HookOutput, Plan};
 use crate::state::Container;
 use crate::sys;
@@ -22,6 +23,7 @@ pub(crate) struct Rollback {
     container: Option<Rc<Container>>,
     cgroup: Option<Cgroup>,
     children: Vec<OwnedFd>,
+    devices: Option<Handover>,
     pid_file: Option<PathBuf>,
     /// poststop hooks: the container existed as far as other programs are concerned.
     poststop: Option<Poststop>,
@@ -37,7 +39,7 @@ struct Poststop {
 impl Rollback {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self { container: None, cgroup: None, children: Vec::new(), pid_file: None, poststop: None }
+        Self { container: None, cgroup: None, children: Vec::new(), devices: None, pid_file: None, poststop: None }
     }
 
     /// The state directory.
@@ -55,6 +57,11 @@ impl Rollback {
         let copy = pidfd.try_clone().map_err(|error| Error::new("duplicate a pidfd").errno(error))?;
         self.children.push(copy);
         Ok(())
+    }
+
+    /// Network devices.
+    pub(crate) fn devices(&mut self, handover: Handover) {
+        self.devices = Some(handover);
     }
 
     /// The pid file.
@@ -84,6 +91,9 @@ impl Rollback {
         };
         if let Some(path) = &self.pid_file {
             let _ = std::fs::remove_file(path);
+        }
+        for failure in self.devices.iter().flat_map(Handover::undo) {
+            check(Err(failure));
         }
         for child in self.children.iter().rev() {
             let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);

@@ -6,6 +6,8 @@
 //!                    ◀──────────────────   Continue, for the second
 //!    NeedMaps        ──────────────────▶   (new user namespace only) writes uid_map, gid_map
 //!                    ◀──────────────────   Continue
+//!    NeedDevices     ──────────────────▶   (with network devices only) moves them into the child's namespace
+//!                    ◀──────────────────   Continue
 //!    NeedHooks       ──────────────────▶   (with prestart or createRuntime hooks only) runs them
 //!                    ◀──────────────────   Continue
 //!    Terminal + fd   ──────────────────▶   (with a terminal only) the pty's master
@@ -239,12 +241,14 @@ const READY: u8 = 5;
 const WARNING: u8 = 6;
 /// The kind of a fault, also in `exec.fifo`.
 pub(crate) const FAULT: u8 = 7;
+const NEED_DEVICES: u8 = 8;
 
 /// What the child says.
 #[derive(Debug)]
 pub(crate) enum Message {
     Spawned(i32),
     NeedMaps,
+    NeedDevices,
     NeedHooks,
     Terminal(OwnedFd),
     Ready,
@@ -261,6 +265,11 @@ impl ChildEnd<'_> {
     /// Sends a message without arguments, and waits for the parent's permission to go on.
     pub(crate) fn ask_maps(&self) -> Result<(), Fault> {
         self.ask(NEED_MAPS)
+    }
+
+    /// As above.
+    pub(crate) fn ask_devices(&self) -> Result<(), Fault> {
+        self.ask(NEED_DEVICES)
     }
 
     /// As above.
@@ -351,6 +360,7 @@ impl ParentEnd {
         match bytes.first().copied().unwrap_or(0) {
             SPAWNED => Ok(Message::Spawned(fault.errno)),
             NEED_MAPS => Ok(Message::NeedMaps),
+            NEED_DEVICES => Ok(Message::NeedDevices),
             NEED_HOOKS => Ok(Message::NeedHooks),
             READY => Ok(Message::Ready),
             WARNING => Ok(Message::Warning(fault)),

@@ -81,7 +81,8 @@ impl Exec<'_> {
                 sync.spawned(pid.as_raw_nonzero().get())?;
                 sys::exit_now(0)
             }
-            Cloned::Child => Ok(()),
+            // Not a word before the parent knows who we are: it would take it for the first child's.
+            Cloned::Child => sync.wait(),
         }
     }
 }

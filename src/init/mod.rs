@@ -86,7 +86,7 @@ impl Init<'_> {
         new_session()?;
         join_keyring(self.plan, self.proc, true, &sync)?;
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
-        self.late_namespaces()?;
+        self.late_namespaces(&sync)?;
 
         // The host's files are still visible: bind sources were opened by the parent, /dev/null and, in a user
         // namespace, devices are taken from the host here.
@@ -203,8 +203,8 @@ impl Init<'_> {
         namespaces::become_root(self, sync)
     }
 
-    fn late_namespaces(&self) -> Result<(), Fault> {
-        namespaces::late(self)
+    fn late_namespaces(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+        namespaces::late(self, sync)
     }
 
     fn set_up_stdio(&self, process: &ProcessPlan, sync: &ChildEnd<'_>) -> Result<(), Fault> {

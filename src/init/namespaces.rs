@@ -88,8 +88,8 @@ pub(super) fn take_root(step: Step) -> Result<(), Fault> {
     rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(fault)
 }
 
-/// Namespaces that depend on what this process is by now, and the loopback device of a new network namespace.
-pub(super) fn late(init: &Init<'_>) -> Result<(), Fault> {
+/// Namespaces that depend on what this process is by now, and the devices of the network namespace.
+pub(super) fn late(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
     let namespaces = &init.plan.namespaces;
     if namespaces.new_cgroup {
         sys::unshare(UnshareFlags::NEWCGROUP).map_err(|errno| Fault::new(Step::CgroupNamespace, errno))?;
@@ -100,7 +100,8 @@ pub(super) fn late(init: &Init<'_>) -> Result<(), Fault> {
     if namespaces.is_new(libc::CLONE_NEWNET) {
         sys::loopback_up().map_err(|errno| Fault::new(Step::Loopback, errno))?;
     }
-    Ok(())
+    // From here on we are in the namespace where they go; hooks and sysctls are about them.
+    if init.plan.has_net_devices { sync.ask_devices() } else { Ok(()) }
 }
 
 /// time_namespaces(7): a new one is for children until it is entered by setns, and its offsets can be written only

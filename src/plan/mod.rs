@@ -10,6 +10,7 @@ mod explain;
 mod hooks;
 mod lsm;
 mod namespaces;
+mod netdev;
 mod process;
 mod scheduling;
 mod sysctl;
@@ -26,6 +27,7 @@ pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};
 pub(crate) use lsm::{Labels, Lsm, wanted as lsm_wanted};
 pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
+pub(crate) use netdev::NetDevice;
 pub(crate) use process::{Capabilities, ProcessPlan};
 pub(crate) use scheduling::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
 pub(crate) use sysctl::Sysctl;
@@ -70,6 +72,7 @@ pub(crate) struct Plan {
     pub(crate) device_rules: Vec<Rule>,
     pub(crate) idmap: Option<IdMap>,
     pub(crate) oom_score_adj: Option<i32>,
+    pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) hooks: HookPlans,
     /// poststart and poststop, for the record: `start` and `delete` run them.
     pub(crate) late_hooks: Option<oci_spec::runtime::Hooks>,
@@ -91,6 +94,8 @@ pub(crate) struct ChildPlan {
     pub(crate) hostname: Option<CString>,
     pub(crate) domainname: Option<CString>,
     pub(crate) sysctl: Vec<Sysctl>,
+    /// Whether the parent moves devices into the network namespace.
+    pub(crate) has_net_devices: bool,
     /// The name of the session keyring; None: the caller's is kept.
     pub(crate) keyring: Option<CString>,
     pub(crate) labels: Labels,
@@ -127,11 +132,13 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
     let annotations = annotations::all(spec)?;
     let acting = acting(&annotations)?;
+    let net_devices = netdev::plan(linux, &namespaces, facts)?;
     let child = ChildPlan {
         rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?)?,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         sysctl: sysctl::plan(linux, &namespaces)?,
+        has_net_devices: !net_devices.is_empty(),
         keyring: if options.no_new_keyring { None } else { Some(keyring(&options.id)?) },
         labels: lsm::labels(spec.process().as_ref(), facts.lsm)?,
         process,
@@ -146,6 +153,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         device_rules: cgroups::devices::rules(resources)?,
         idmap,
         oom_score_adj: oom_score_adj(spec.process().as_ref())?,
+        net_devices,
         hooks,
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
         annotations,
@@ -187,13 +195,7 @@ fn check_version(version: &str) -> Result<()> {
 fn check_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let there = |present: bool| present.then(String::new);
-    let present = [
-        (
-            "linux.netDevices",
-            there(linux.is_some_and(|linux| linux.net_devices().as_ref().is_some_and(|map| !map.is_empty()))),
-        ),
-        ("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some()))),
-    ];
+    let present = [("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some())))];
     match present.into_iter().find_map(|(field, value)| value.map(|value| (field, value))) {
         Some((field, value)) => Err(Error::at(field, format!("{value}is not supported by this version"))),
         None => Ok(()),

@@ -9,6 +9,7 @@ mod clone;
 mod exec;
 mod fd;
 mod mount;
+mod netlink;
 mod process;
 mod seccomp;
 mod signal;
@@ -18,6 +19,7 @@ pub(crate) use clone::{Clone3, Cloned, clone3};
 pub(crate) use exec::{CStrings, execve, execveat};
 pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd, take_fd};
 pub(crate) use mount::{MountAttr, mount_setattr};
+pub(crate) use netlink::netlink_ext_ack;
 pub(crate) use process::{
     exit_now, getrlimit, ioprio_set, join_session_keyring, keyctl_describe_perm, keyctl_setperm, loopback_up,
     ns_get_nstype, personality, pidfd_send_signal, prlimit, sched_setaffinity, sched_setattr, set_mempolicy, setns,
