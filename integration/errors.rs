@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Container, Output, bytes, case, cgroup_v2, hierarchies, ours, skip};
+use crate::support::{Bundle, Container, Output, bytes, case, cgroup_v2, hierarchies, ours, skip, text};
 
 /// What every refusal has to look like.
 #[track_caller]
@@ -170,6 +170,9 @@ table! {
     huge_page_size_is_unknown: |b| set(b, "/linux/resources/hugepageLimits", json!([{"pageSize": "3MB", "limit": 0}])), ["linux.resources.hugepageLimits[0]"];
     device_rule_access_is_unknown: |b| set(b, "/linux/resources/devices/1", json!({"allow": true, "type": "c", "access": "rwx"})), ["linux.resources.devices[1].access", "rwx"];
     device_rule_type_is_unknown: |b| set(b, "/linux/resources/devices/1", json!({"allow": true, "type": "x", "access": "r"})), ["linux.resources.devices[1].type", "x"];
+    rdt_class_is_a_path: |b| set(b, "/linux/intelRdt", json!({"closID": "a/b"})), ["linux.intelRdt.closID", "a/b"];
+    rdt_bandwidth_is_none: |b| set(b, "/linux/intelRdt", json!({"memBwSchema": "L3:0=f"})), ["linux.intelRdt.memBwSchema", "L3:0=f"];
+    rdt_schema_is_two_lines: |b| set(b, "/linux/intelRdt", json!({"schemata": ["MB:0=20", "L3:0=f\nL3:1=f"]})), ["linux.intelRdt.schemata[1]", "L3:1=f"];
     // ------------------------------------------------------------------------------------------ seccomp
     seccomp_action_is_unknown: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_BANANA"})), ["linux.seccomp.defaultAction", "SCMP_ACT_BANANA"];
     seccomp_names_are_empty: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": [], "action": "SCMP_ACT_ERRNO"}]))), ["linux.seccomp.syscalls[0].names"];
@@ -236,6 +239,23 @@ fn cgroups_path_holds_a_nul() {
             |bundle| set(bundle, "/linux/cgroupsPath", json!(crate::support::cgroup_parent() + "\0x")),
             &["linux.cgroupsPath"],
         );
+    });
+}
+
+#[test]
+fn intel_rdt_without_resctrl() {
+    case(|| {
+        if text("/proc/self/mountinfo").contains(" - resctrl ") {
+            skip!("resctrl is mounted");
+        }
+        let mut bundle = Bundle::new();
+        bundle.set("/linux/intelRdt", json!({"enableMonitoring": true}));
+        let container = bundle.container();
+        let output = container.create();
+        let expected =
+            "linux.intelRdt: no resctrl file system is mounted\nhint: mount -t resctrl resctrl /sys/fs/resctrl\n";
+        assert!(!ours() || output.stderr == expected, "{output:?}");
+        refused(&container, output, &[]);
     });
 }
 

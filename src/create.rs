@@ -18,6 +18,7 @@ use crate::init::Init;
 use crate::logging::Log;
 use crate::netdev;
 use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Lsm, Options, Plan};
+use crate::rdt;
 use crate::rollback::Rollback;
 use crate::state::{Container, Record, Root};
 use crate::sync::ParentEnd;
@@ -78,7 +79,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     };
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
     let joined = open::namespaces(&host, &plan.child)?;
-    let opened = Opened { config, sockets, hook_output, joined, devices: netdev::find(&plan.net_devices)? };
+    let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
+    let opened = Opened { config, sockets, hook_output, joined, devices, rdt };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
@@ -134,6 +136,12 @@ struct Opened {
     joined: Vec<OwnedFd>,
     /// One for each of `plan.net_devices`.
     devices: Vec<netdev::Device>,
+    rdt: Option<rdt::Groups>,
+}
+
+fn find_rdt(host: &Host, plan: &Plan) -> Result<Option<rdt::Groups>> {
+    let Some(plan) = &plan.rdt else { return Ok(None) };
+    rdt::Groups::look(host.resctrl()?.as_deref(), plan).map(Some)
 }
 
 fn carry_out(
@@ -151,6 +159,7 @@ fn carry_out(
     let mut cgroup = host.cgroups.place(plan.cgroups_path.as_deref(), &request.id)?;
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;
+    record.rdt = opened.rdt;
     container.write_config(&opened.config)?;
     container.write_record(&record)?;
     // Before any process is in it.
@@ -158,6 +167,7 @@ fn carry_out(
     rollback.cgroup(&record.cgroup);
     made?;
     record.cgroup.apply(&plan.settings)?;
+    make_rdt(&record, &plan, rollback)?;
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
     let trees = open::trees(&plan, &record.cgroup)?;
@@ -193,6 +203,7 @@ fn carry_out(
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
+    record.rdt.as_ref().map_or(Ok(()), |groups| groups.join(pid))?;
     child::adjust(&plan, &host, pid)?;
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
     if let Some(socket) = &opened.sockets.pidfd {
@@ -220,6 +231,15 @@ fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result
     record.new_keyring = !request.no_new_keyring;
     record.own_pid_namespace = plan.child.namespaces.is_new(libc::CLONE_NEWPID);
     Ok(record)
+}
+
+/// Makes the groups of resctrl, with their limits.
+fn make_rdt(record: &Record, plan: &Plan, rollback: &mut Rollback) -> Result<()> {
+    let (Some(groups), Some(plan)) = (&record.rdt, &plan.rdt) else { return Ok(()) };
+    groups.make_class()?;
+    rollback.rdt(groups);
+    groups.write_schemata(plan)?;
+    groups.make_monitoring()
 }
 
 /// Runs hooks of the runtime's namespaces. A hook that gives no environment gets ours.

@@ -12,6 +12,7 @@ use crate::hooks::StateText;
 use crate::host;
 use crate::logging::Log;
 use crate::plan;
+use crate::rdt;
 use crate::rollback::PATIENCE;
 use crate::state::{Container, InitProcess, Record, Root, Status};
 use crate::sys;
@@ -106,6 +107,8 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
     if let Some(record) = &record {
         empty(record)?;
         record.cgroup.remove(PATIENCE)?;
+        // After the processes are gone: those left in a group that is removed would go to the default one.
+        record.rdt.as_ref().map_or(Ok(()), rdt::Groups::remove)?;
     }
     container.remove()?;
     match &record {

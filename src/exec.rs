@@ -87,7 +87,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             cgroup,
             state: &state,
             bundle,
-            devices: &[],
+            devices: Vec::new(),
             log,
             rollback: &mut rollback,
         };

@@ -38,7 +38,7 @@ fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
         .modes(names(plan::MEMORY_POLICY_MODES.iter().map(|(mode, _)| mode)))
         .flags(names(plan::MEMORY_POLICY_FLAGS.iter().map(|(flag, _)| flag)))
         .build()?;
-    let intel_rdt = IntelRdtBuilder::default().enabled(false).schemata(false).monitoring(false).build()?;
+    let intel_rdt = IntelRdtBuilder::default().enabled(true).schemata(true).monitoring(true).build()?;
     let idmap = IDMapBuilder::default().enabled(false).build()?;
     let linux = LinuxFeatureBuilder::default()
         .namespaces(plan::NAMESPACES)

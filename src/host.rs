@@ -3,6 +3,7 @@
 //! Runs in: parent. Reads `/proc` and looks at `/sys/fs/cgroup`.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use crate::cgroups;
 use crate::error::{Error, Result};
 use crate::plan::Lsm;
+use crate::plan::rdt::mount_point;
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -64,6 +66,11 @@ impl Host {
     fn has_selinux(&self) -> Result<bool> {
         let enabled = read(&self.proc, "filesystems")?.lines().any(|line| line.ends_with("\tselinuxfs"));
         Ok(enabled && read(&self.proc, "self/attr/current")?.contains(':'))
+    }
+
+    /// Where resctrl is mounted.
+    pub(crate) fn resctrl(&self) -> Result<Option<PathBuf>> {
+        read(&self.proc, "self/mountinfo").map(|text| mount_point(&text))
     }
 }
 

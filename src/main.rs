@@ -19,6 +19,7 @@ mod logging;
 mod netdev;
 mod open;
 mod plan;
+mod rdt;
 mod rollback;
 mod rootfs;
 mod run;

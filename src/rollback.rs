@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::netdev::Handover;
 use crate::plan::{self, HookOutput, Plan};
+use crate::rdt;
 use crate::state::Container;
 use crate::sys;
 
@@ -22,6 +23,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Rollback {
     container: Option<Rc<Container>>,
     cgroup: Option<Cgroup>,
+    rdt: Option<rdt::Groups>,
     children: Vec<OwnedFd>,
     devices: Option<Handover>,
     pid_file: Option<PathBuf>,
@@ -39,7 +41,15 @@ struct Poststop {
 impl Rollback {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self { container: None, cgroup: None, children: Vec::new(), devices: None, pid_file: None, poststop: None }
+        Self {
+            container: None,
+            cgroup: None,
+            rdt: None,
+            children: Vec::new(),
+            devices: None,
+            pid_file: None,
+            poststop: None,
+        }
     }
 
     /// The state directory.
@@ -50,6 +60,11 @@ impl Rollback {
     /// The cgroup's directories.
     pub(crate) fn cgroup(&mut self, cgroup: &Cgroup) {
         self.cgroup = Some(cgroup.clone());
+    }
+
+    /// The groups of resctrl.
+    pub(crate) fn rdt(&mut self, groups: &rdt::Groups) {
+        self.rdt = Some(groups.clone());
     }
 
     /// A process.
@@ -105,6 +120,9 @@ impl Rollback {
                 check(cgroup.kill());
             }
             check(cgroup.remove(PATIENCE));
+        }
+        if let Some(groups) = &self.rdt {
+            check(groups.undo());
         }
         if let Some(container) = &self.container {
             check(container.remove());

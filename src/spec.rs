@@ -21,7 +21,8 @@ const MAX_BYTES: u64 = 64 << 20;
 pub(crate) struct Loaded {
     /// The typed configuration.
     pub(crate) spec: Spec,
-    /// Capabilities that the kernel headers do not know: a warning by the spec (config.md, capabilities).
+    /// Capabilities that the kernel headers do not know: a warning by the spec (config.md, capabilities). And fields that
+    /// the spec has no longer.
     pub(crate) warnings: Vec<String>,
     /// The text that it was parsed from.
     pub(crate) text: Vec<u8>,
@@ -79,7 +80,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
         Ok(spec) => match json::array_for_object(bytes) {
-            None => Ok(Loaded { spec: with_presence(spec, bytes)?, warnings: Vec::new(), text: Vec::new() }),
+            None => Ok(Loaded {
+                warnings: old_rdt_fields(&spec, bytes),
+                spec: with_presence(spec, bytes)?,
+                text: Vec::new(),
+            }),
             Some((field, line)) => {
                 Err(at(&field, format!("expected an object, found an array (config.json line {line})")))
             }
@@ -115,9 +120,11 @@ fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
     if (field.starts_with("process.capabilities.") || field.starts_with("process.scheduler.flags"))
         && let Ok(mut value) = serde_json::from_slice(bytes)
     {
-        let warnings = drop_unknown_capabilities(&mut value);
+        let mut warnings = drop_unknown_capabilities(&mut value);
         if rename_scheduler_flags(&mut value) || !warnings.is_empty() {
-            return Ok(Loaded { warnings, ..parse(value.to_string().as_bytes())? });
+            let loaded = parse(value.to_string().as_bytes())?;
+            warnings.extend(loaded.warnings);
+            return Ok(Loaded { warnings, ..loaded });
         }
     }
     Err(located(&field, error))
@@ -185,6 +192,16 @@ fn in_our_words(text: &str) -> String {
     format!("expected {expected}, found {found}")
 }
 
+/// Flags of `linux.intelRdt` before 1.3, which did nothing in any runtime. oci-spec 0.10 does not know them by their names.
+fn old_rdt_fields(spec: &Spec, bytes: &[u8]) -> Vec<String> {
+    if spec.linux().as_ref().is_none_or(|linux| linux.intel_rdt().is_none()) {
+        return Vec::new();
+    }
+    let fields = ["linux.intelRdt.enableCMT", "linux.intelRdt.enableMBM"].into_iter();
+    let there = fields.filter(|field| json::contains(bytes, field));
+    there.map(|field| format!("{field} is ignored: enableMonitoring has taken its place")).collect()
+}
+
 /// Takes the names that are no capability out of `process.capabilities`, so that the rest can be typed.
 fn drop_unknown_capabilities(value: &mut serde_json::Value) -> Vec<String> {
     use oci_spec::runtime::Capability;
@@ -228,6 +245,18 @@ mod tests {
     fn an_unknown_enum_value_names_its_index() {
         let text = error(r#"{"ociVersion":"1.0.2","linux":{"namespaces":[{"type":"pid"},{"type":"banana"}]}}"#);
         assert!(text.starts_with("linux.namespaces[1].type: unknown variant `banana`"), "{text}");
+    }
+
+    #[test]
+    fn flags_of_intel_rdt_before_1_3_are_a_warning() {
+        let warnings = |rdt: &str| {
+            parse(format!("{{\"ociVersion\":\"1.0.2\",\"linux\":{{\"intelRdt\":{rdt}}}}}").as_bytes()).unwrap().warnings
+        };
+        assert_eq!(
+            warnings(r#"{"enableCMT": true}"#),
+            ["linux.intelRdt.enableCMT is ignored: enableMonitoring has taken its place"]
+        );
+        assert_eq!(warnings(r#"{"enableMonitoring": true}"#), [""; 0]);
     }
 
     #[test]

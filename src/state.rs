@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
-use crate::host;
+use crate::{host, rdt};
 
 /// The version of the runtime specification that states comply with.
 pub(crate) const OCI_VERSION: &str = "1.3.0";
@@ -49,6 +49,8 @@ pub(crate) struct Record {
     pub(crate) created: String,
     owner: u32,
     pub(crate) cgroup: Cgroup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rdt: Option<rdt::Groups>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +75,7 @@ impl Record {
             created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
             owner: rustix::process::geteuid().as_raw(),
             cgroup,
+            rdt: None,
             annotations: BTreeMap::new(),
             hooks: None,
             has_process: true,

@@ -92,6 +92,7 @@ pub(crate) fn make_exec(
         device_rules: Vec::new(),
         idmap: None,
         oom_score_adj: super::oom_score_adj(Some(&wanted))?,
+        rdt: None,
         net_devices: Vec::new(),
         hooks: HookPlans::default(),
         late_hooks: None,

@@ -12,6 +12,7 @@ mod lsm;
 mod namespaces;
 mod netdev;
 mod process;
+pub(crate) mod rdt;
 mod scheduling;
 mod sysctl;
 
@@ -73,6 +74,7 @@ pub(crate) struct Plan {
     pub(crate) idmap: Option<IdMap>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) net_devices: Vec<NetDevice>,
+    pub(crate) rdt: Option<rdt::RdtPlan>,
     pub(crate) hooks: HookPlans,
     /// poststart and poststop, for the record: `start` and `delete` run them.
     pub(crate) late_hooks: Option<oci_spec::runtime::Hooks>,
@@ -116,7 +118,6 @@ pub(crate) struct IdMap {
 /// Makes the plan, or says which field cannot be carried out.
 pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan> {
     check_version(spec.version())?;
-    check_unsupported(spec)?;
     let mut warnings = Vec::new();
     let no_linux = empty_linux();
     let linux = spec.linux().as_ref().unwrap_or(&no_linux);
@@ -133,6 +134,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let annotations = annotations::all(spec)?;
     let acting = acting(&annotations)?;
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
+    let rdt = rdt::plan(linux, &options.id, &mut warnings)?;
     let child = ChildPlan {
         rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?)?,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
@@ -154,6 +156,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         idmap,
         oom_score_adj: oom_score_adj(spec.process().as_ref())?,
         net_devices,
+        rdt,
         hooks,
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
         annotations,
@@ -189,17 +192,6 @@ fn check_version(version: &str) -> Result<()> {
         return Err(Error::at("ociVersion", format!("{version:?} is not supported, only 1.x")));
     }
     Ok(())
-}
-
-/// Fields that a later step brings: refused by name, never ignored in silence.
-fn check_unsupported(spec: &Spec) -> Result<()> {
-    let linux = spec.linux().as_ref();
-    let there = |present: bool| present.then(String::new);
-    let present = [("linux.intelRdt", there(linux.is_some_and(|linux| linux.intel_rdt().is_some())))];
-    match present.into_iter().find_map(|(field, value)| value.map(|value| (field, value))) {
-        Some((field, value)) => Err(Error::at(field, format!("{value}is not supported by this version"))),
-        None => Ok(()),
-    }
 }
 
 fn is_set(text: &Option<String>) -> bool {
