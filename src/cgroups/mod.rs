@@ -1,6 +1,6 @@
 //! Control groups: where they are, and making, filling, emptying and removing the container's.
 //!
-//! Runs in: parent (the child only writes `0` to descriptors from [`Cgroup::task_files`]). Touches /sys/fs/cgroup.
+//! Runs in: parent (the child only writes `0` to descriptors from [`Cgroup::join`]). Touches /sys/fs/cgroup.
 //! What to write is decided in [`settings`] and [`devices`], which are pure; [`v1`] and [`v2`] know where files are.
 
 pub(crate) mod devices;
@@ -200,7 +200,7 @@ impl Cgroup {
         given.is_some_and(|given| !given.trim().is_empty())
     }
 
-    /// The cgroup of /proc/<pid>/cgroup, on v2.
+    /// The cgroup of `/proc/<pid>/cgroup`, on v2.
     pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
         let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
         let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);

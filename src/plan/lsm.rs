@@ -105,7 +105,11 @@ mod tests {
     const BOTH: Lsm = Lsm { apparmor: true, selinux: true };
     const NONE: Lsm = Lsm { apparmor: false, selinux: false };
 
-    fn spec(process: &str, linux: &str) -> Spec {
+    fn wanted_by(spec: &oci_spec::runtime::Spec) -> Lsm {
+        wanted(spec.process().as_ref(), spec.linux().as_ref())
+    }
+
+    fn spec(process: &str, linux: &str) -> oci_spec::runtime::Spec {
         let process = format!(r#"{{"user":{{"uid":0,"gid":0}},"cwd":"/"{process}}}"#);
         serde_json::from_str(&format!(r#"{{"ociVersion":"1.0.2","process":{process},"linux":{{{linux}}}}}"#)).unwrap()
     }
@@ -116,11 +120,11 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_for_unless_a_field_asks() {
-        assert_eq!(wanted(&spec("", "")), NONE);
-        assert_eq!(wanted(&spec(r#","apparmorProfile":"","selinuxLabel":"""#, r#""mountLabel":"""#)), NONE);
-        assert_eq!(wanted(&spec(r#","apparmorProfile":"p""#, "")), Lsm { apparmor: true, ..NONE });
-        assert_eq!(wanted(&spec(r#","selinuxLabel":"l""#, "")), Lsm { selinux: true, ..NONE });
-        assert_eq!(wanted(&spec("", r#""mountLabel":"l""#)), Lsm { selinux: true, ..NONE });
+        assert_eq!(wanted_by(&spec("", "")), NONE);
+        assert_eq!(wanted_by(&spec(r#","apparmorProfile":"","selinuxLabel":"""#, r#""mountLabel":"""#)), NONE);
+        assert_eq!(wanted_by(&spec(r#","apparmorProfile":"p""#, "")), Lsm { apparmor: true, ..NONE });
+        assert_eq!(wanted_by(&spec(r#","selinuxLabel":"l""#, "")), Lsm { selinux: true, ..NONE });
+        assert_eq!(wanted_by(&spec("", r#""mountLabel":"l""#)), Lsm { selinux: true, ..NONE });
     }
 
     #[test]

@@ -99,7 +99,12 @@ mod tests {
     use super::*;
     use crate::cgroups;
 
-    const ROOT: Facts = Facts { cgroups: cgroups::Version::V2, last_cap: 40, permitted: u64::MAX };
+    const ROOT: Facts = Facts {
+        cgroups: cgroups::Version::V2,
+        last_cap: 40,
+        permitted: u64::MAX,
+        lsm: crate::plan::Lsm { apparmor: false, selinux: false },
+    };
 
     fn of(devices: &str, facts: &Facts, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {
         plan(&serde_json::from_str(&format!("{{\"netDevices\": {devices}}}")).unwrap(), namespaces, facts)
