@@ -55,8 +55,6 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "errors::args_are_text", "a wrong type is an error", "config.md:760 (an invalid value is an error)"),
     d("runc", "errors::args_hold_a_nul", "no NUL in a string", "config.md:760 (an invalid value is an error)"),
     d("crun", "errors::args_hold_a_nul", "no NUL in a string", "config.md:760 (an invalid value is an error)"),
-    d("runc", "errors::bind_mount_with_data", "a bind mount has no data of a file system", "runtime.md:116"),
-    d("crun", "errors::bind_mount_with_data", "a bind mount has no data of a file system", "runtime.md:116"),
     d("crun", "errors::capabilities_are_text", "a wrong type is an error", "config.md:760 (an invalid value is an error)"),
     d("runc", "errors::cgroups_path_climbs_out", "cgroupsPath has no ..", "config-linux.md:322"),
     d("crun", "errors::cgroups_path_climbs_out", "cgroupsPath has no ..", "config-linux.md:322"),

@@ -456,6 +456,28 @@ fn seccomp_filter_is_in_force() {
 }
 
 #[test]
+fn seccomp_profile_without_newer_calls() {
+    case(|| {
+        // Without no_new_privs the filter is loaded while the runtime still works in the container.
+        for no_new_privileges in [true, false] {
+            let printed = inside("grep Seccomp: /proc/self/status", |bundle| {
+                bundle.set("/process/noNewPrivileges", json!(no_new_privileges)).set(
+                    "/linux/seccomp",
+                    json!({
+                        "defaultAction": "SCMP_ACT_ALLOW",
+                        "syscalls": [{
+                            "names": ["openat2", "close_range", "faccessat2", "clone3", "execveat", "statx", "getcwd"],
+                            "action": "SCMP_ACT_ERRNO",
+                        }]
+                    }),
+                );
+            });
+            assert_eq!(printed.replace('\t', " "), "Seccomp: 2\n", "noNewPrivileges: {no_new_privileges}");
+        }
+    });
+}
+
+#[test]
 fn rlimits() {
     case(|| {
         // Type, name in /proc/self/limits, soft, hard. None may keep the test's own programs from running, and none is

@@ -279,7 +279,7 @@ impl Supervisor<'_> {
     fn hooks(&mut self, pid: Pid) -> Result<()> {
         self.rollback.poststop(self.plan, self.state, self.bundle);
         let (hooks, output) = (&self.plan.hooks, &self.plan.acting.hook_output);
-        let state = self.state.json("creating", pid.as_raw_nonzero().get());
+        let state = self.state.json("created", pid.as_raw_nonzero().get());
         run_hooks(&hooks.prestart, &state, self.bundle, output)?;
         run_hooks(&hooks.create_runtime, &state, self.bundle, output)
     }

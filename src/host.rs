@@ -94,9 +94,17 @@ pub(crate) fn read(proc: impl AsFd, path: &str) -> Result<String> {
 
 /// As [`read`], with the errno.
 pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String> {
+    read_open(open_raw(proc, path)?)
+}
+
+/// Opens a file below /proc for reading, without leaving that procfs.
+pub(crate) fn open_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat2(proc, path, flags, Mode::empty(), resolve)?;
+    rustix::fs::openat2(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Reads what is left of an open file.
+pub(crate) fn read_open(fd: OwnedFd) -> rustix::io::Result<String> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {

@@ -8,7 +8,6 @@
 
 use crate::error::{Error, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
-use std::collections::BTreeMap;
 
 #[cfg(test)]
 mod tests;
@@ -151,14 +150,17 @@ type Devices = (Kind, Option<u32>, Option<u32>);
 /// is ignored by the kernel without an error, so that a denial would be lost: such rules are refused here, as in runc.
 pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
     let mut default = false;
-    let mut exceptions: BTreeMap<Devices, u8> = BTreeMap::new();
+    let mut exceptions: Vec<(Devices, u8)> = Vec::new();
     for rule in rules {
         let devices = (rule.kind, rule.major, rule.minor);
         if rule.kind == Kind::All {
             default = rule.allow;
             exceptions.clear();
         } else if rule.allow != default {
-            *exceptions.entry(devices).or_default() |= rule.access;
+            match exceptions.iter_mut().find(|(exception, _)| *exception == devices) {
+                Some((_, access)) => *access |= rule.access,
+                None => exceptions.push((devices, rule.access)),
+            }
         } else {
             for (exception, access) in &mut exceptions {
                 if within(*exception, devices) {
@@ -169,7 +171,7 @@ pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
                     return Err(Error::at(&rule.field, what));
                 }
             }
-            exceptions.retain(|_, access| *access != 0);
+            exceptions.retain(|(_, access)| *access != 0);
         }
     }
     let exceptions = exceptions.into_iter().map(|(devices, access)| (!default, line(devices, access)));

@@ -2,7 +2,7 @@
 //!
 //! Runs in: parent (pure: no file, no system call). Conversions, order and texts are those of runc; a value that runc
 //! takes for "not set" (mostly 0) makes no setting, so that callers may send it for controllers that the host lacks.
-//! Ignored, as in runc: kernel memory and useHierarchy; on v2 also swappiness, disableOOMKiller, leaf weights,
+//! Ignored, as in runc: kernel memory (by the kernel as well, since 5.16) and useHierarchy; on v2 also swappiness, disableOOMKiller, leaf weights,
 //! real-time scheduling and network classes, which v2 does not have.
 
 use crate::error::{Error, Result};
@@ -143,6 +143,10 @@ fn memory_v1(memory: &LinuxMemory, settings: &mut Vec<Setting>) -> Result<()> {
     }
     let soft = bytes(memory.reservation(), "reservation")?;
     settings.extend(soft.map(|soft| Setting::new("memory.soft_limit_in_bytes", soft, field("reservation"))));
+    let tcp = bytes(memory.kernel_tcp(), "kernelTCP")?;
+    let tcp =
+        tcp.map(|tcp| Setting::new("memory.kmem.tcp.limit_in_bytes", tcp, field("kernelTCP")).optional(tcp == -1));
+    settings.extend(tcp);
     if memory.disable_oom_killer() == Some(true) {
         settings.push(Setting::new("memory.oom_control", 1, field("disableOOMKiller")));
     }

@@ -2,7 +2,7 @@
 //!
 //! Every error is fatal, and what came of it all is read back at the end ([`super::verify`]).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
@@ -18,12 +18,16 @@ pub(super) fn take_on(
     process: &ProcessPlan,
     keep_groups: bool,
     cwd: OwnedFd,
-    proc: BorrowedFd<'_>,
+    status: OwnedFd,
     sync: &ChildEnd<'_>,
 ) -> Result<(), Fault> {
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     // As root first: a directory that only root may enter is a valid working directory.
     let entered = program::enter_cwd(cwd.as_fd());
+    if entered.is_ok() {
+        // Here and not at the end: a profile may deny getcwd.
+        check_cwd()?;
+    }
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(|errno| Fault::new(Step::NoNewPrivileges, errno))?;
     } else {
@@ -35,13 +39,14 @@ pub(super) fn take_on(
     set_capabilities(&process.capabilities, sync)?;
     match entered {
         // Root without CAP_DAC_OVERRIDE, or on a file system that knows it not (NFS): then as the user.
-        Err(Errno::ACCESS | Errno::PERM) => program::enter_cwd(cwd.as_fd()),
-        result => result,
+        Err(Errno::ACCESS | Errno::PERM) => {
+            program::enter_cwd(cwd.as_fd()).map_err(|errno| Fault::new(Step::Cwd, errno))?;
+            check_cwd()?;
+        }
+        result => result.map_err(|errno| Fault::new(Step::Cwd, errno))?,
     }
-    .map_err(|errno| Fault::new(Step::Cwd, errno))?;
     drop(cwd);
-    check_cwd()?;
-    verify::identity(process, proc)
+    verify::identity(process, status)
 }
 
 /// The kernel says "(unreachable)" of a directory outside the root (CVE-2024-21626).

@@ -96,7 +96,7 @@ impl Init<'_> {
         if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
             sync.ask_hooks()?;
         }
-        self.run_hooks(&self.hooks.create_container, "creating", self.bundle, &[])?;
+        self.run_hooks(&self.hooks.create_container, "created", self.bundle, &[])?;
 
         // From here on no path of the host can be reached, and no program of the host is executed.
         rootfs::enter(&self.plan.rootfs, self.trees.root.as_fd(), self.proc)?;
@@ -259,10 +259,12 @@ fn settle(
     // After the host's hooks, which are not the container's; before the filter, which may forbid it. A startContainer hook is
     // a program of the container, and is confined like it.
     labels::set(&plan.labels, proc)?;
-    identity::take_on(process, plan.keep_groups, cwd, proc, sync)?;
+    let status = verify::open(proc)?;
+    // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626). Before a profile
+    // may be loaded: many do not know close_range.
+    close_descriptors(plan.preserve_fds, &[keep, &[Some(cwd.as_fd()), Some(status.as_fd())]].concat())?;
+    identity::take_on(process, plan.keep_groups, cwd, status, sync)?;
     let program = program::find(process)?;
-    // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626).
-    close_descriptors(plan.preserve_fds, keep)?;
     schedule(process)?;
     set_limits(process)?;
     // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.

@@ -3,16 +3,21 @@
 //! A call that says it worked is not proof: an outer seccomp filter may answer 0, and a wrong call may succeed. One read
 //! of /proc/self/status shows ids, capabilities and no_new_privs as they are.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::host;
 use crate::plan::ProcessPlan;
 use crate::sync::{Fault, Step};
 use crate::sys::Errno;
 
+/// Opens what [`identity`] reads. Before a seccomp profile is loaded: many do not know openat2.
+pub(super) fn open(proc: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    host::open_raw(proc, "self/status").map_err(|errno| Fault::new(Step::Capabilities, errno))
+}
+
 /// Compares ids, capability sets and no_new_privs with the plan.
-pub(super) fn identity(process: &ProcessPlan, proc: BorrowedFd<'_>) -> Result<(), Fault> {
-    let status = host::read_raw(proc, "self/status").map_err(|errno| Fault::new(Step::Capabilities, errno))?;
+pub(super) fn identity(process: &ProcessPlan, status: OwnedFd) -> Result<(), Fault> {
+    let status = host::read_open(status).map_err(|errno| Fault::new(Step::Capabilities, errno))?;
     let differs = |step| Fault::new(step, Errno::PROTO);
     let mask = |name: &str| field(&status, name).and_then(|value| u64::from_str_radix(value, 16).ok());
     let sets = &process.capabilities;

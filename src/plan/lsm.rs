@@ -165,7 +165,7 @@ mod tests {
     fn new_file_systems_get_the_context_once() {
         let labelled = |json: &str| {
             let parsed = serde_json::from_str(json).unwrap();
-            let mut mounts = [plan::mount(0, &parsed, Path::new("/bundle")).unwrap()];
+            let mut mounts = [plan::mount(0, &parsed, Path::new("/bundle"), &mut Vec::new()).unwrap()];
             label_mounts(&mut mounts, c"u:r:t:s0:c1,c2");
             match &mounts[0].kind {
                 MountKind::New { params, .. } => params.iter().map(Param::text).collect::<Vec<_>>().join(" "),

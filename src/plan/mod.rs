@@ -136,7 +136,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
     let rdt = rdt::plan(linux, &options.id, &mut warnings)?;
     let child = ChildPlan {
-        rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?)?,
+        rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         sysctl: sysctl::plan(linux, &namespaces)?,
@@ -236,13 +236,19 @@ fn name(name: Option<&str>, field: &str) -> Result<Option<CString>> {
     rootfs_plan::c_string(name.as_bytes(), field).map(Some)
 }
 
-fn rootfs(spec: &Spec, linux: &Linux, options: &Options, label: Option<CString>) -> Result<RootfsPlan> {
+fn rootfs(
+    spec: &Spec,
+    linux: &Linux,
+    options: &Options,
+    label: Option<CString>,
+    warnings: &mut Vec<String>,
+) -> Result<RootfsPlan> {
     let no_mounts = Vec::new();
     let mounts = spec.mounts().as_ref().unwrap_or(&no_mounts);
     let mut plans: Vec<_> = mounts
         .iter()
         .enumerate()
-        .map(|(index, mount)| rootfs_plan::mount(index, mount, &options.bundle))
+        .map(|(index, mount)| rootfs_plan::mount(index, mount, &options.bundle, warnings))
         .collect::<Result<_>>()?;
     if let Some(label) = &label {
         lsm::label_mounts(&mut plans, label);

@@ -281,7 +281,7 @@ struct Options {
 }
 
 /// Plans one entry of `mounts`.
-pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountPlan> {
+pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path, warnings: &mut Vec<String>) -> Result<MountPlan> {
     let field = format!("mounts[{index}]");
     let destination = mount.destination();
     if destination.as_os_str().is_empty() {
@@ -298,6 +298,16 @@ pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path) -> Result<MountP
         return Err(Error::at(format!("{field}.uidMappings"), "id-mapped mounts are not supported yet"));
     }
     check_target(&field, &target, fstype, &options)?;
+    if options.bind.is_some() && !options.remount {
+        // There is no new superblock that could take them. mount(2) ignores them too, and with it runc up to 1.1 and crun.
+        warnings.extend(options.data.drain(..).map(|param| {
+            let option = param.option.unwrap_or(0);
+            format!(
+                "{field}.options[{option}]: {:?} has no effect: it is for the file system, not for a bind mount",
+                param.text()
+            )
+        }));
+    }
     let kind = kind(&field, mount, fstype, bundle, &mut options)?;
     let Options { attrs, attrs_recursive, propagation, copy_up, .. } = options;
     if copy_up && fstype != "tmpfs" {
@@ -330,10 +340,6 @@ fn kind(field: &str, mount: &Mount, fstype: &str, bundle: &Path, options: &mut O
         return Ok(MountKind::Remount { params: remount_params(options, params) });
     }
     if let Some(recursive) = options.bind {
-        if let Some(param) = options.data.first() {
-            let text = format!("{:?}: bind mounts cannot have any filesystem-specific options applied", param.text());
-            return Err(Error::at(format!("{field}.options[{}]", param.option.unwrap_or(0)), text));
-        }
         let source = mount.source().as_deref().filter(|source| !source.as_os_str().is_empty());
         let source = source.ok_or_else(|| Error::at(format!("{field}.source"), "a bind mount needs a source"))?;
         c_string(source.as_os_str().as_bytes(), &format!("{field}.source"))?;
@@ -463,7 +469,7 @@ mod tests {
 
     fn plan(json: &str) -> std::result::Result<MountPlan, String> {
         let parsed: Mount = serde_json::from_str(json).map_err(|error| error.to_string())?;
-        mount(3, &parsed, Path::new("/bundle")).map_err(|error| error.to_string())
+        mount(3, &parsed, Path::new("/bundle"), &mut Vec::new()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -506,9 +512,11 @@ mod tests {
     }
 
     #[test]
-    fn data_on_a_bind_mount_is_refused() {
-        let error = plan(r#"{"destination":"/t","source":"/s","options":["bind","size=1"]}"#).err().unwrap_or_default();
-        assert!(error.starts_with("mounts[3].options[1]: \"size=1\": bind mounts cannot have"), "{error}");
+    fn data_on_a_bind_mount_has_no_effect() {
+        let parsed = serde_json::from_str(r#"{"destination":"/t","source":"/s","options":["bind","size=1"]}"#).unwrap();
+        let mut warnings = Vec::new();
+        assert!(mount(3, &parsed, Path::new("/bundle"), &mut warnings).is_ok());
+        assert!(warnings.concat().starts_with("mounts[3].options[1]: \"size=1\" has no effect"), "{warnings:?}");
     }
 
     #[test]
