@@ -57,8 +57,10 @@ guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor
 guest-selinux: ## the tests of labels in such a guest with SELinux, enforcing scripts/guest/selinux.cil
 	@$(MAKE) --no-print-directory guest GUEST_LSM=selinux TEST_ARGS="$(or $(TEST_ARGS),lsm::)"
 
-conformance: ## the OCI validation programs (not there yet)
-	@echo "conformance: not there yet; the OCI runtime-tools validation programs come with the next step" >&2; exit 1
+conformance: ## the OCI validation programs with ours, runc and crun (root); writes docs/conformance.md
+	@scripts/setup.sh conformance
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	scripts/conformance.sh $(BIN)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

@@ -1,0 +1,91 @@
+#!/bin/bash
+# Runs the OCI validation programs of runtime-tools with our binary, runc and crun, and writes docs/conformance.md.
+# usage: scripts/conformance.sh RUNTIME [PROGRAM...]
+# The source is Debian's package, built by Debian's Go. With PROGRAMs: only these, and no page is written.
+# RUNTIMES: the others (default "/usr/sbin/runc /usr/bin/crun"). CONFORMANCE_GUEST=1: in the cgroup v2 guest as well.
+# Exit status: 1 when a program or an assertion passes with another runtime and fails with ours, or fails with ours, and
+# is not in integration/conformance-known.txt; or when an entry of that list passes.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+top=$here/..
+cache=$top/.cache/conformance
+own=$(realpath "${1:?usage: $0 RUNTIME [PROGRAM...]}")
+shift
+read -ra others <<< "${RUNTIMES:-/usr/sbin/runc /usr/bin/crun}"
+version=0.9.0.109.ge931285
+sha256=203989a1ea98cf2aaced79155bbda09270b20db19b03376dde91ab12e5e6a0fe
+
+# Debian's archive may have lost the .dsc, with which apt-get would check the source: it ends with an error, but leaves
+# the tarball, which is checked here. With lists of packages of its own: the package is newer than the host may be.
+fetch_source() {
+    local apt=$cache/apt orig=golang-github-opencontainers-runtime-tools_$version.orig.tar.xz
+    local options=(-qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$apt/lists" -o APT::Sandbox::User=root)
+    echo "conformance: downloading runtime-tools $version, Debian's source package" >&2
+    mkdir -p "$apt/lists/partial"
+    echo 'deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian trixie main' \
+        > "$apt/sources.list"
+    apt-get "${options[@]}" update
+    (cd "$apt" && apt-get "${options[@]}" source --download-only golang-github-opencontainers-runtime-tools) >&2 || true
+    echo "$sha256  $apt/$orig" | sha256sum --check --quiet
+    mkdir -p "$cache/new"
+    tar -xf "$apt/$orig" -C "$cache/new" --strip-components=1
+    mv "$cache/new" "$cache/source"
+}
+
+# All of it static, for the guest. tap-go is the one dependency that Debian has not got: ours stands in.
+build() {
+    local go=$cache/go/src
+    mkdir -p "$go/github.com/mndrix/tap-go" "$go/github.com/opencontainers" "$cache/building"
+    cp "$here/conformance/tap.go" "$go/github.com/mndrix/tap-go/"
+    ln -sfn "$cache/source" "$go/github.com/opencontainers/runtime-tools"
+    # busybox' tar does not see that it is compressed; both take it as it is.
+    gzip -dc "$cache/source/rootfs-amd64.tar.gz" > "$cache/building/rootfs-amd64.tar.gz"
+    echo "conformance: building the programs" >&2
+    (cd "$go/github.com/opencontainers/runtime-tools" &&
+        GO111MODULE=off GOPATH=$cache/go:/usr/share/gocode GOCACHE=$cache/gocache CGO_ENABLED=0 \
+            go build -trimpath -ldflags '-s -w' -o "$cache/building/" ./validation/... ./cmd/runtimetest)
+    mv "$cache/building" "$cache/programs"
+}
+
+# All runtimes at once: the programs mostly sleep.
+run_here() {
+    local runtime pids=()
+    for runtime in "$own" "${others[@]}"; do
+        "$here/conformance/programs.sh" "$cache/programs" 60 "$runtime" "$@" > "$cache/here.${runtime##*/}" &
+        pids+=($!)
+    done
+    for pid in "${pids[@]}"; do wait "$pid"; done
+    cat "$cache"/here.* > "$cache/v1.log"
+}
+
+run_guest() {
+    local file files=() runtime
+    for file in "$cache"/programs/*; do files+=(--file "$file:/programs/${file##*/}"); done
+    while read -r file; do files+=(--file "$file:$file"); done \
+        < <(ldd /usr/bin/unshare "${others[@]}" | sed -n 's/.*\(\/lib[^ ]*\) (.*/\1/p' | sort -u)
+    for runtime in /usr/bin/unshare "${others[@]}"; do files+=(--file "$runtime:$runtime"); done
+    "$here/guest.sh" --timeout "${GUEST_TIMEOUT:-600}" --memory 1536 "${files[@]}" --file "$own:/${own##*/}" \
+        --file "$here/conformance/programs.sh:/programs.sh" \
+        -- sh /programs.sh /programs 120 "/${own##*/} ${others[*]}" "$@" > "$cache/v2.log"
+}
+
+[ -d "$cache/source" ] || { rm -rf "$cache/new"; fetch_source; }
+[ -d "$cache/programs" ] && [ ! "$here/conformance/tap.go" -nt "$cache/programs" ] || { rm -rf "$cache/programs" "$cache/building"; build; }
+programs=("$@")
+[ $# -gt 0 ] || mapfile -t programs < <(cd "$cache/programs" && find . -type f -printf '%P\n' | grep -v 'runtimetest\|rootfs' | sort)
+rm -f "$cache"/here.* "$cache"/*.log
+run_here "${programs[@]}"
+logs=("$cache/v1.log")
+if [ "${CONFORMANCE_GUEST:-0}" = 1 ]; then
+    # The programs of cgroups find v1 only ("cgroupv2 is not supported yet").
+    mapfile -t applicable < <(printf '%s\n' "${programs[@]}" | grep -v '^linux_cgroups_')
+    run_guest "${applicable[@]}"
+    logs+=("$cache/v2.log")
+fi
+page=()
+[ $# -gt 0 ] || page=(--page "$top/docs/conformance.md")
+exec perl "$here/conformance/report.pl" --known "$top/integration/conformance-known.txt" "${page[@]}" \
+    --own "${own##*/}" --about "runtime-tools $version (Debian), $(go version | cut -d' ' -f3), Linux $(uname -r | cut -d. -f1,2)" \
+    "${logs[@]}"
