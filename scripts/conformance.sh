@@ -64,7 +64,7 @@ run_guest() {
     local file files=() runtime
     for file in "$cache"/programs/*; do files+=(--file "$file:/programs/${file##*/}"); done
     while read -r file; do files+=(--file "$file:$file"); done \
-        < <(ldd /usr/bin/unshare "${others[@]}" | sed -n 's/.*\(\/lib[^ ]*\) (.*/\1/p' | sort -u)
+        < <(ldd /usr/bin/unshare "${others[@]}" | grep -o ' /lib[^ ]*\|^[[:space:]]*/lib[^ ]*' | tr -d '[:blank:]' | sort -u)
     for runtime in /usr/bin/unshare "${others[@]}"; do files+=(--file "$runtime:$runtime"); done
     "$here/guest.sh" --timeout "${GUEST_TIMEOUT:-600}" --memory 1536 "${files[@]}" --file "$own:/${own##*/}" \
         --file "$here/conformance/programs.sh:/programs.sh" \
