@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Container, WAITING, case, inside, link, skip, text, with_io};
+use crate::support::{Bundle, Container, WAITING, case, inside, link, ours, peer, skip, text, with_io};
 
 /// The type in config.json and the name in /proc.
 const KINDS: [(&str, &str); 8] = [
@@ -337,5 +337,46 @@ fn hostname_in_a_joined_uts_namespace() {
         let running = call.spawn();
         assert_eq!(io.stdout.rest(), "renamed\n");
         running.wait().ok();
+    });
+}
+
+/// A kind that is not listed is inherited (config-linux.md, Namespaces), the mount namespace too: then the root is only
+/// changed by chroot(2), and what was mounted for the container goes with it.
+#[test]
+fn without_a_mount_namespace() {
+    case(|| {
+        if !ours() {
+            skip!("{} leaves the mounts behind", peer());
+        }
+        let own = link("/proc/self/ns/mnt");
+        let mut bundle = Bundle::sh("readlink /proc/self/ns/mnt; ls /; echo ready; read line");
+        bundle.no_namespace("mount").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+        let container = bundle.container();
+        let mut io = container.create_io();
+        let directory = container.bundle.directory.display().to_string();
+        assert!(text("/proc/self/mountinfo").contains(&directory));
+        container.start().ok();
+        let printed = io.stdout.until("ready");
+        assert!(printed.starts_with(&own) && !printed.contains("boot"), "{printed}");
+        let listed = container.command(&["exec"], &["ls", "/"]).ok().stdout;
+        assert!(!listed.contains("boot") && listed.contains("proc"), "{listed}");
+        container.stop();
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn without_a_mount_namespace_a_failure_leaves_no_mount() {
+    case(|| {
+        if !ours() {
+            skip!("{} leaves the mounts behind", peer());
+        }
+        let mut bundle = Bundle::new();
+        bundle.no_namespace("mount").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+        bundle.args(&["/nosuch"]);
+        let container = bundle.container();
+        container.create().fails();
+        container.nothing_left();
     });
 }

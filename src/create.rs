@@ -20,6 +20,7 @@ use crate::netdev;
 use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Lsm, Options, Plan};
 use crate::rdt;
 use crate::rollback::Rollback;
+use crate::rootfs::plan::Enter;
 use crate::state::{Container, Record, Root};
 use crate::sync::ParentEnd;
 use crate::{open, spec};
@@ -162,6 +163,7 @@ fn carry_out(
     record.rdt = opened.rdt;
     container.write_config(&opened.config)?;
     container.write_record(&record)?;
+    rollback.mounts(&record);
     // Before any process is in it.
     let made = record.cgroup.create();
     rollback.cgroup(&record.cgroup);
@@ -228,6 +230,12 @@ fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result
     record.annotations.clone_from(&plan.annotations);
     record.hooks.clone_from(&plan.late_hooks);
     record.has_process = plan.child.process.is_some();
+    if plan.child.rootfs.enter == Enter::Chroot {
+        // As the kernel names it.
+        record.rootfs = std::fs::canonicalize(&plan.rootfs.0)
+            .map_err(|error| Error::at("root.path", format!("{:?}", plan.rootfs.0)).errno(error))?;
+        record.mounts_below = Some(host::mounts_at(&host.proc, &record.rootfs)?);
+    }
     record.new_keyring = !request.no_new_keyring;
     record.own_pid_namespace = plan.child.namespaces.is_new(libc::CLONE_NEWPID);
     Ok(record)

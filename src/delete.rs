@@ -106,6 +106,7 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
     };
     if let Some(record) = &record {
         empty(record)?;
+        unmount(proc, record)?;
         record.cgroup.remove(PATIENCE)?;
         // After the processes are gone: those left in a group that is removed would go to the default one.
         record.rdt.as_ref().map_or(Ok(()), rdt::Groups::remove)?;
@@ -115,6 +116,18 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
         Some(record) => poststop(record),
         None => Ok(()),
     }
+}
+
+/// Takes away what a container without a mount namespace of its own has mounted: all that is on its root file system's
+/// directory and was not there before.
+pub(crate) fn unmount(proc: &OwnedFd, record: &Record) -> Result<()> {
+    let Some(below) = record.mounts_below else { return Ok(()) };
+    while host::mounts_at(proc, &record.rootfs)? > below {
+        let flags = rustix::mount::UnmountFlags::DETACH | rustix::mount::UnmountFlags::NOFOLLOW;
+        rustix::mount::unmount(&record.rootfs, flags)
+            .map_err(|errno| Error::new(format!("unmount {}", record.rootfs.display())).errno(errno))?;
+    }
+    Ok(())
 }
 
 fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {

@@ -5,7 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::cgroups::Version;
@@ -73,11 +73,13 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     let join = join(&host, &record, &init, &request.cgroups)?;
     let kinds = kinds(&host, &plan, &init)?;
 
+    let root = if kinds & libc::CLONE_NEWNS == 0 { Some(root_of(&host, &init)?) } else { None };
     let mut rollback = Rollback::new();
     let executed = || -> Result<Executed> {
         let spawned = child::spawn(&plan, join, 0, &mut rollback, |sync, tasks| {
             let plan = &plan.child;
-            Exec { plan, init: init.pidfd.as_fd(), kinds, proc: host.proc.as_fd(), tasks, sync }.run()
+            let (root, proc) = (root.as_ref().map(AsFd::as_fd), host.proc.as_fd());
+            Exec { plan, init: init.pidfd.as_fd(), kinds, root, proc, tasks, sync }.run()
         })?;
         let state = StateText::new(&record.id, &record.bundle, &plan.annotations);
         let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
@@ -145,6 +147,14 @@ fn join(host: &Host, record: &Record, init: &InitProcess, below: &[String]) -> R
         return record.cgroup.at(&own).join();
     }
     record.cgroup.join()
+}
+
+/// `/proc/<pid>/root` of a container that has no mount namespace of its own, only another root.
+fn root_of(host: &Host, init: &InitProcess) -> Result<OwnedFd> {
+    let link = format!("{}/root", init.pid.as_raw_nonzero());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat2(&host.proc, &link, flags, Mode::empty(), ResolveFlags::empty())
+        .map_err(|errno| Error::new(format!("open /proc/{link}")).errno(errno))
 }
 
 /// `CLONE_NEW*` of the namespaces to join: those of the configuration. A process cannot join the user namespace in which

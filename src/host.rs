@@ -3,7 +3,7 @@
 //! Runs in: parent. Reads `/proc` and looks at `/sys/fs/cgroup`.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -85,6 +85,18 @@ pub(crate) fn open_proc() -> Result<OwnedFd> {
         return Err(Error::new("/proc is not the root of a procfs").hint("mount -t proc proc /proc"));
     }
     Ok(proc)
+}
+
+/// How many mounts are at this path, one upon another.
+pub(crate) fn mounts_at(proc: impl AsFd, path: &Path) -> Result<usize> {
+    // proc_pid_mountinfo(5): the fifth field, with white space and backslashes in octal.
+    let escape = |c: char| match c {
+        ' ' | '\t' | '\n' | '\\' => format!("\\{:03o}", u32::from(c)),
+        c => c.to_string(),
+    };
+    let wanted: String = path.to_string_lossy().chars().map(escape).collect();
+    let mountinfo = read(proc, "self/mountinfo")?;
+    Ok(mountinfo.lines().filter(|line| line.split(' ').nth(4) == Some(&wanted)).count())
 }
 
 /// Reads a small file below /proc without leaving that procfs: a file bound over one of its files is an error.

@@ -13,8 +13,9 @@ use crate::hooks::StateText;
 use crate::netdev::Handover;
 use crate::plan::{self, HookOutput, Plan};
 use crate::rdt;
-use crate::state::Container;
+use crate::state::{Container, Record};
 use crate::sys;
+use crate::{delete::unmount, host};
 
 /// How long a cgroup may stay busy after its processes were killed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Rollback {
     container: Option<Rc<Container>>,
     cgroup: Option<Cgroup>,
+    /// Of a container without a mount namespace of its own.
+    mounts: Option<Record>,
     rdt: Option<rdt::Groups>,
     children: Vec<OwnedFd>,
     devices: Option<Handover>,
@@ -44,6 +47,7 @@ impl Rollback {
         Self {
             container: None,
             cgroup: None,
+            mounts: None,
             rdt: None,
             children: Vec::new(),
             devices: None,
@@ -55,6 +59,11 @@ impl Rollback {
     /// The state directory.
     pub(crate) fn container(&mut self, container: &Rc<Container>) {
         self.container = Some(Rc::clone(container));
+    }
+
+    /// What the child mounts where the host sees it.
+    pub(crate) fn mounts(&mut self, record: &Record) {
+        self.mounts = record.mounts_below.map(|_| record.clone());
     }
 
     /// The cgroup's directories.
@@ -113,6 +122,9 @@ impl Rollback {
         for child in self.children.iter().rev() {
             let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);
             reap(child);
+        }
+        if let Some(record) = &self.mounts {
+            check(host::open_proc().and_then(|proc| unmount(&proc, record)));
         }
         if let Some(cgroup) = &self.cgroup {
             // A hook may have left a process in it.

@@ -57,6 +57,9 @@ pub(crate) struct Record {
     pub(crate) hooks: Option<Hooks>,
     /// False: config.json has no `process`, and `start` is an error.
     pub(crate) has_process: bool,
+    /// Without a mount namespace of its own: how many mounts were on the root file system's directory before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mounts_below: Option<usize>,
     /// Whether the container has a session keyring of its own.
     pub(crate) new_keyring: bool,
     /// Whether the container has a pid namespace of its own, with which all its processes die.
@@ -79,6 +82,7 @@ impl Record {
             annotations: BTreeMap::new(),
             hooks: None,
             has_process: true,
+            mounts_below: None,
             new_keyring: false,
             own_pid_namespace: false,
         })

@@ -17,6 +17,8 @@ pub(crate) struct Exec<'a> {
     /// The pidfd of the container's init, and `CLONE_NEW*` of what is joined of it.
     pub(crate) init: BorrowedFd<'a>,
     pub(crate) kinds: i32,
+    /// The root directory of init, where no mount namespace leads to it.
+    pub(crate) root: Option<BorrowedFd<'a>>,
     /// The root of the host's procfs.
     pub(crate) proc: BorrowedFd<'a>,
     /// Files of cgroups to join.
@@ -53,7 +55,11 @@ impl Exec<'_> {
         if let Some(cpus) = &process.exec_affinity.last {
             sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
         }
-        // The root of the mount namespace that was entered.
+        if let Some(root) = self.root {
+            let entered = rustix::process::fchdir(root).and_then(|()| rustix::process::chroot("."));
+            entered.map_err(|errno| Fault::new(Step::JoinInit, errno))?;
+        }
+        // That of the mount namespace that was entered.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
         terminal::set_up(process, false, root.as_fd(), &sync)?;

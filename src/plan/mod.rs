@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
 pub(crate) use exec::{Changes, Wanted, exec_lsm, make_exec};
@@ -38,7 +38,7 @@ use crate::cgroups::settings::Setting;
 use crate::cgroups::{self, settings};
 use crate::error::{Error, Result};
 use crate::rootfs::plan as rootfs_plan;
-use rootfs_plan::{HostPath, RootPath, RootfsPlan};
+use rootfs_plan::{Enter, HostPath, RootPath, RootfsPlan};
 
 /// What the plan must know of the host.
 #[derive(Clone, Copy, Debug)]
@@ -200,14 +200,12 @@ fn is_set(text: &Option<String>) -> bool {
 
 /// What only makes sense in a namespace of the container's own.
 fn check_needs(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()> {
-    if !namespaces.has(libc::CLONE_NEWNS) {
-        let paths = linux.masked_paths().iter().chain(linux.readonly_paths()).flatten().count();
-        let text = if paths > 0 {
-            "unable to restrict sys entries without a private MNT namespace"
-        } else {
-            "a container without a mount namespace of its own would change the host's mounts, and is not supported"
-        };
-        return Err(Error::at("linux.namespaces", text).hint("add {\"type\": \"mount\"}"));
+    if !has_mount_namespace(linux) {
+        let given = |paths: &Option<Vec<String>>| paths.as_ref().is_some_and(|paths| !paths.is_empty());
+        if given(linux.masked_paths()) || given(linux.readonly_paths()) {
+            let text = "unable to restrict sys entries without a private MNT namespace";
+            return Err(Error::at("linux.namespaces", text).hint("add {\"type\": \"mount\"}"));
+        }
     }
     if is_set(spec.hostname()) && !namespaces.has(libc::CLONE_NEWUTS) {
         return Err(Error::at("hostname", "unable to set hostname without a private UTS namespace"));
@@ -277,13 +275,21 @@ fn rootfs(
         inherited,
         propagation,
         readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
-        no_pivot: options.no_pivot,
+        enter: match (has_mount_namespace(linux), options.no_pivot) {
+            (false, _) => Enter::Chroot,
+            (true, true) => Enter::Move,
+            (true, false) => Enter::Pivot,
+        },
         mounts: plans,
         dev: if own_dev { None } else { Some(devices::plan(linux)?) },
         masked: paths(linux.masked_paths().as_ref(), "linux.maskedPaths")?,
         readonly_paths: paths(linux.readonly_paths().as_ref(), "linux.readonlyPaths")?,
         label,
     })
+}
+
+fn has_mount_namespace(linux: &Linux) -> bool {
+    linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount)
 }
 
 fn paths(paths: Option<&Vec<String>>, field: &str) -> Result<Vec<RootPath>> {

@@ -22,7 +22,7 @@ use crate::sync::{Fault, Step};
 use crate::sys::{self, MountAttr};
 pub(crate) use dev::bind_console;
 pub(crate) use pivot::enter;
-use plan::RootfsPlan;
+use plan::{Enter, RootfsPlan};
 pub(crate) use resolve::{DEVPTS_SUPER_MAGIC, magic, open as open_in_root};
 use source::Trees;
 
@@ -44,17 +44,20 @@ pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
 /// current one: pivot_root(2) wants the new root to be a mount point.
 pub(crate) fn attach(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
     let fault = |errno| Fault::new(Step::InheritedMounts, errno);
-    let inherited = match plan.inherited {
-        libc::MS_SHARED => MountPropagationFlags::SHARED,
-        libc::MS_PRIVATE => MountPropagationFlags::PRIVATE,
-        _ => MountPropagationFlags::DOWNSTREAM,
-    };
-    rustix::mount::mount_change("/", inherited | MountPropagationFlags::REC).map_err(fault)?;
     let here =
         rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fault)?;
-    if plan.inherited == libc::MS_SHARED {
-        // What is mounted below a shared mount appears on the host as well, and pivot_root refuses such a parent.
-        make_private(&here).map_err(fault)?;
+    // What is not the container's own namespace is not its to change.
+    if plan.enter != Enter::Chroot {
+        let inherited = match plan.inherited {
+            libc::MS_SHARED => MountPropagationFlags::SHARED,
+            libc::MS_PRIVATE => MountPropagationFlags::PRIVATE,
+            _ => MountPropagationFlags::DOWNSTREAM,
+        };
+        rustix::mount::mount_change("/", inherited | MountPropagationFlags::REC).map_err(fault)?;
+        if plan.inherited == libc::MS_SHARED {
+            // What is mounted below a shared mount appears on the host as well, and pivot_root refuses such a parent.
+            make_private(&here).map_err(fault)?;
+        }
     }
     let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;

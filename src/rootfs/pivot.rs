@@ -5,14 +5,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 
-use super::plan::RootfsPlan;
+use super::plan::{Enter, RootfsPlan};
 use crate::sync::{Fault, Step};
 use crate::sys::{Errno, Result};
 
 /// Makes the container's root the root of this process and of its mount namespace.
 pub(crate) fn enter(plan: &RootfsPlan, root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> std::result::Result<(), Fault> {
-    let entered = if plan.no_pivot { move_and_chroot(root, proc) } else { pivot(root) };
+    let entered = match plan.enter {
+        Enter::Pivot => pivot(root),
+        Enter::Move => move_and_chroot(root, proc),
+        Enter::Chroot => chroot(root),
+    };
     entered.map_err(|errno| Fault::new(Step::PivotRoot, errno))
+}
+
+fn chroot(root: BorrowedFd<'_>) -> Result<()> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    rustix::process::chdir("/")
 }
 
 /// "." twice stacks the old root on the new one, so no directory for it is needed (pivot_root(2), NOTES).
@@ -46,8 +56,7 @@ fn move_and_chroot(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root)?;
     let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(root, "", rustix::fs::CWD, "/", flags)?;
-    rustix::process::chroot(".")?;
-    rustix::process::chdir("/")
+    chroot(root)
 }
 
 /// Where procfs and sysfs are mounted with their root, outside the container's root: those in it, which the

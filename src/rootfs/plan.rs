@@ -69,7 +69,7 @@ pub(crate) struct RootfsPlan {
     /// Set on the root file system at the end: a flag and whether recursively.
     pub(crate) propagation: Option<Propagation>,
     pub(crate) readonly: bool,
-    pub(crate) no_pivot: bool,
+    pub(crate) enter: Enter,
     pub(crate) mounts: Vec<MountPlan>,
     /// None: the configuration brings its own /dev by a bind mount.
     pub(crate) dev: Option<Vec<DevicePlan>>,
@@ -77,6 +77,18 @@ pub(crate) struct RootfsPlan {
     pub(crate) readonly_paths: Vec<RootPath>,
     /// `linux.mountLabel`, for what is no parameter of one of `mounts`.
     pub(crate) label: Option<CString>,
+}
+
+/// How the root file system becomes the root of the container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Enter {
+    /// pivot_root(2).
+    #[default]
+    Pivot,
+    /// `--no-pivot`: it is moved onto the old root.
+    Move,
+    /// Without a mount namespace of the container's own the old root stays the host's: chroot(2).
+    Chroot,
 }
 
 /// A propagation type of mount_namespaces(7).
