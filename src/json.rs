@@ -1,8 +1,10 @@
 //! Places in a JSON text. Pure.
 //!
-//! serde_json says line and column of an error, not which field it is about; and derived types take an array where an
-//! object belongs, element by element. Both are answered by one walk over the text, which serde_json has found to be
-//! well formed up to the place in question.
+//! serde_json says line and column of an error, not which field it is about. And derived types are lax: they take an
+//! array where an object belongs, element by element, a name twice in a map, and 0 for a number that is not there. All
+//! is answered by one walk over the text, which serde_json has found to be well formed up to the place in question.
+
+use std::collections::BTreeSet;
 
 /// Keys of config.json whose values are objects.
 const OBJECTS: &[&str] = &[
@@ -58,10 +60,29 @@ const ARRAYS_OF_OBJECTS: &[&str] = &[
     "poststop",
 ];
 
+/// REQUIRED properties of objects that oci-spec fills in where they are not there.
+const REQUIRED: &[(&str, &[&str])] = &[
+    ("process.user", &["uid", "gid"]),
+    ("process.ioPriority", &["class", "priority"]),
+    ("process.rlimits[]", &["soft", "hard"]),
+    ("mounts[].uidMappings[]", &["containerID", "hostID", "size"]),
+    ("mounts[].gidMappings[]", &["containerID", "hostID", "size"]),
+    ("linux.uidMappings[]", &["containerID", "hostID", "size"]),
+    ("linux.gidMappings[]", &["containerID", "hostID", "size"]),
+    ("linux.resources.devices[]", &["allow"]),
+    ("linux.resources.hugepageLimits[]", &["pageSize", "limit"]),
+    ("linux.resources.blockIO.weightDevice[]", &["major", "minor"]),
+    ("linux.resources.blockIO.throttleReadBpsDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleWriteBpsDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleReadIOPSDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.blockIO.throttleWriteIOPSDevice[]", &["major", "minor", "rate"]),
+    ("linux.resources.network.priorities[]", &["name", "priority"]),
+];
+
 /// One open object or array.
-enum Level {
-    /// The key whose value comes next, or was last.
-    Object(String),
+enum Level<'a> {
+    /// The key whose value comes next, or was last, and all so far as they are written.
+    Object(String, BTreeSet<&'a [u8]>),
     /// The index of the element that comes next, or was last.
     Array(usize),
 }
@@ -85,16 +106,22 @@ pub(crate) fn contains(text: &[u8], path: &str) -> bool {
     false
 }
 
-/// The first place where an array stands for an object: its path and line.
-pub(crate) fn array_for_object(text: &[u8]) -> Option<(String, usize)> {
+/// The first mistake that the typed configuration does not show: its path, what is wrong, and its line.
+pub(crate) fn mistake(text: &[u8]) -> Option<(String, &'static str, usize)> {
     let mut walk = Walk::new(text);
     loop {
         walk.skip_separators();
-        if text.get(walk.position) == Some(&b'[') && walk.wants_object() {
+        let found = match text.get(walk.position) {
+            Some(b'[') if walk.wants_object() => Some((walk.path(), "expected an object, found an array")),
+            Some(b'}') => walk.missing().map(|field| (field, "is missing")),
+            _ => None,
+        };
+        let more = walk.step();
+        if let Some((field, what)) = found.or_else(|| walk.twice.then(|| (walk.path(), "stands there twice"))) {
             let line = 1 + text.iter().take(walk.position).filter(|&&byte| byte == b'\n').count();
-            return Some((walk.path(), line));
+            return Some((field, what, line));
         }
-        if !walk.step() {
+        if !more {
             return None;
         }
     }
@@ -103,31 +130,29 @@ pub(crate) fn array_for_object(text: &[u8]) -> Option<(String, usize)> {
 struct Walk<'a> {
     text: &'a [u8],
     position: usize,
-    levels: Vec<Level>,
+    levels: Vec<Level<'a>>,
     /// In an object: the next string is a key.
     key_next: bool,
+    /// The last key was there before (glossary.md: names are unique).
+    twice: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, position: 0, levels: Vec::new(), key_next: false }
+        Self { text, position: 0, levels: Vec::new(), key_next: false, twice: false }
     }
 
     fn path(&self) -> String {
-        let mut path = String::new();
-        for level in &self.levels {
-            match level {
-                Level::Object(key) if key.is_empty() => {}
-                Level::Object(key) => {
-                    if !path.is_empty() {
-                        path.push('.');
-                    }
-                    path.push_str(key);
-                }
-                Level::Array(index) => path.push_str(&format!("[{index}]")),
-            }
-        }
-        path
+        path(&self.levels, |index| format!("[{index}]"))
+    }
+
+    /// The first required property that the object which ends here lacks.
+    fn missing(&self) -> Option<String> {
+        let (Level::Object(_, names), above) = self.levels.split_last()? else { return None };
+        let place = path(above, |_| "[]".to_owned());
+        let (_, required) = REQUIRED.iter().find(|(object, _)| *object == place)?;
+        let name = required.iter().find(|name| !names.contains(name.as_bytes()))?;
+        Some(format!("{}.{name}", path(above, |index| format!("[{index}]"))))
     }
 
     /// Whether the value that comes next must be an object: the text as a whole, the value of certain keys, and the
@@ -135,8 +160,8 @@ impl<'a> Walk<'a> {
     fn wants_object(&self) -> bool {
         match self.levels.as_slice() {
             [] => true,
-            [.., Level::Object(key)] => !self.key_next && OBJECTS.contains(&key.as_str()),
-            [.., Level::Object(key), Level::Array(_)] => ARRAYS_OF_OBJECTS.contains(&key.as_str()),
+            [.., Level::Object(key, _)] => !self.key_next && OBJECTS.contains(&key.as_str()),
+            [.., Level::Object(key, _), Level::Array(_)] => ARRAYS_OF_OBJECTS.contains(&key.as_str()),
             [.., Level::Array(_)] => false,
         }
     }
@@ -161,7 +186,7 @@ impl<'a> Walk<'a> {
         let Some(&byte) = self.text.get(self.position) else { return false };
         match byte {
             b'{' => {
-                self.levels.push(Level::Object(String::new()));
+                self.levels.push(Level::Object(String::new(), BTreeSet::new()));
                 self.key_next = true;
                 self.position += 1;
             }
@@ -197,12 +222,31 @@ impl<'a> Walk<'a> {
         }
         self.position = end + 1;
         if self.key_next
-            && let Some(Level::Object(key)) = self.levels.last_mut()
+            && let Some(Level::Object(key, names)) = self.levels.last_mut()
         {
-            *key = String::from_utf8_lossy(self.text.get(start..end).unwrap_or_default()).into_owned();
+            let name = self.text.get(start..end).unwrap_or_default();
+            *key = String::from_utf8_lossy(name).into_owned();
+            self.twice = !names.insert(name);
             self.key_next = false;
         }
     }
+}
+
+fn path(levels: &[Level<'_>], index: impl Fn(usize) -> String) -> String {
+    let mut path = String::new();
+    for level in levels {
+        match level {
+            Level::Object(key, _) if key.is_empty() => {}
+            Level::Object(key, _) => {
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(key);
+            }
+            Level::Array(at) => path.push_str(&index(*at)),
+        }
+    }
+    path
 }
 
 #[cfg(test)]
@@ -225,11 +269,33 @@ mod tests {
         assert_eq!(at("\"d\": 4"), "d");
     }
 
+    fn found(text: &str) -> Option<(String, &'static str, usize)> {
+        mistake(text.as_bytes())
+    }
+
     #[test]
     fn an_array_for_an_object_is_found() {
-        assert_eq!(array_for_object(b"[]"), Some((String::new(), 1)));
-        assert_eq!(array_for_object(b"{\"linux\":\n[]}"), Some(("linux".into(), 2)));
-        assert_eq!(array_for_object(b"{\"mounts\":[{},[1]]}"), Some(("mounts[1]".into(), 1)));
-        assert_eq!(array_for_object(b"{\"x\":[[1]],\"mounts\":[{\"options\":[\"ro\"]}],\"linux\":{}}"), None);
+        let array = |field: &str, line| Some((field.to_owned(), "expected an object, found an array", line));
+        assert_eq!(found("[]"), array("", 1));
+        assert_eq!(found("{\"linux\":\n[]}"), array("linux", 2));
+        assert_eq!(found("{\"mounts\":[{},[1]]}"), array("mounts[1]", 1));
+        assert_eq!(found("{\"x\":[[1]],\"mounts\":[{\"options\":[\"ro\"]}],\"linux\":{}}"), None);
+    }
+
+    #[test]
+    fn a_name_that_stands_twice_is_found() {
+        let twice = |field: &str| Some((field.to_owned(), "stands there twice", 1));
+        assert_eq!(found(r#"{"a":1,"b":{"a":2},"a":3}"#), twice("a"));
+        assert_eq!(found(r#"{"annotations":{"x":"y","x":"y"}}"#), twice("annotations.x"));
+        assert_eq!(found(r#"{"a":[{"a":"a"},{"a":"a"}],"b":"a"}"#), None);
+    }
+
+    #[test]
+    fn a_missing_property_is_found() {
+        let missing = |field: &str| Some((field.to_owned(), "is missing", 1));
+        assert_eq!(found(r#"{"process":{"user":{"uid":0}}}"#), missing("process.user.gid"));
+        let rlimits = r#"{"process":{"rlimits":[{"soft":1,"hard":1},{"hard":1}]}}"#;
+        assert_eq!(found(rlimits), missing("process.rlimits[1].soft"));
+        assert_eq!(found(r#"{"linux":{"devices":[{}]},"x":{"user":{}}}"#), None);
     }
 }

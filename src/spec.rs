@@ -79,29 +79,17 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// Parses a configuration. A type error is fatal and names the field and the line.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => match json::array_for_object(bytes) {
-            None => Ok(Loaded {
-                warnings: old_rdt_fields(&spec, bytes),
-                spec: with_presence(spec, bytes)?,
-                text: Vec::new(),
-            }),
-            Some((field, line)) => {
-                Err(at(&field, format!("expected an object, found an array (config.json line {line})")))
-            }
-        },
+        Ok(spec) => check(bytes).map(|()| Loaded {
+            warnings: old_rdt_fields(&spec, bytes),
+            spec: with_presence(spec, bytes),
+            text: Vec::new(),
+        }),
         Err(error) => parse_again(bytes, &error),
     }
 }
 
 /// Some fields have a default in oci-spec, which makes an absent one look like a 0 that was given.
-fn with_presence(mut spec: Spec, bytes: &[u8]) -> Result<Spec> {
-    if spec.process().as_ref().is_some_and(|process| process.io_priority().is_some()) {
-        for field in ["process.ioPriority.class", "process.ioPriority.priority"] {
-            if !json::contains(bytes, field) {
-                return Err(Error::at(field, "is missing"));
-            }
-        }
-    }
+fn with_presence(mut spec: Spec, bytes: &[u8]) -> Spec {
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(resources) = resources
         && resources.pids().is_some_and(|pids| pids.limit() == 0)
@@ -110,7 +98,15 @@ fn with_presence(mut spec: Spec, bytes: &[u8]) -> Result<Spec> {
         // Without a limit nothing is to be changed (config-linux.md, PIDs, since 1.3).
         resources.set_pids(None);
     }
-    Ok(spec)
+    spec
+}
+
+/// What the types do not show.
+fn check(bytes: &[u8]) -> Result<()> {
+    match json::mistake(bytes) {
+        None => Ok(()),
+        Some((field, what, line)) => Err(at(&field, format!("{what} (config.json line {line})"))),
+    }
 }
 
 /// The slow path: finds out which field is wrong, takes unknown capabilities out, and gives flags of the scheduler the
@@ -122,6 +118,8 @@ fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
     {
         let mut warnings = drop_unknown_capabilities(&mut value);
         if rename_scheduler_flags(&mut value) || !warnings.is_empty() {
+            // The value has lost the second of two equal names.
+            check(bytes)?;
             let loaded = parse(value.to_string().as_bytes())?;
             warnings.extend(loaded.warnings);
             return Ok(Loaded { warnings, ..loaded });
@@ -262,7 +260,7 @@ mod tests {
     #[test]
     fn an_unknown_capability_is_a_warning() {
         let loaded = parse(
-            br#"{"ociVersion":"1.0.2","process":{"cwd":"/","user":{},"capabilities":{"bounding":["CAP_KILL","CAP_BANANA"]}}}"#,
+            br#"{"ociVersion":"1.0.2","process":{"cwd":"/","user":{"uid":0,"gid":0},"capabilities":{"bounding":["CAP_KILL","CAP_BANANA"]}}}"#,
         );
         let loaded = loaded.map_err(|error| error.to_string());
         assert_eq!(
@@ -284,7 +282,7 @@ mod tests {
         ];
         let flags = flags.map(|flag| format!("\"SCHED_FLAG_{flag}\"")).join(",");
         let config = format!(
-            r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{}},"scheduler":{{"policy":"SCHED_OTHER","flags":[{flags}]}}}}}}"#
+            r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"scheduler":{{"policy":"SCHED_OTHER","flags":[{flags}]}}}}}}"#
         );
         assert_eq!(error(&config), "");
         assert!(error(&config.replace("RECLAIM", "BANANA")).starts_with("process.scheduler.flags[1]: unknown variant"));
@@ -300,10 +298,15 @@ mod tests {
         assert_eq!(pids("{}"), None);
         assert_eq!(pids(r#"{"limit":0}"#), Some(0));
         let config = |io: &str| {
-            error(&format!(r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{}},"ioPriority":{io}}}}}"#))
+            error(&format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"ioPriority":{io}}}}}"#
+            ))
         };
-        assert_eq!(config(r#"{"class":"IOPRIO_CLASS_BE"}"#), "process.ioPriority.priority: is missing");
-        assert_eq!(config(r#"{"priority":0}"#), "process.ioPriority.class: is missing");
+        assert_eq!(
+            config(r#"{"class":"IOPRIO_CLASS_BE"}"#),
+            "process.ioPriority.priority: is missing (config.json line 1)"
+        );
+        assert_eq!(config(r#"{"priority":0}"#), "process.ioPriority.class: is missing (config.json line 1)");
     }
 
     #[test]

@@ -181,7 +181,8 @@ fn empty_linux() -> Linux {
 fn check_version(version: &str) -> Result<()> {
     let core = version.split(['-', '+']).next().unwrap_or("");
     let parts: Vec<_> = core.split('.').collect();
-    let number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |part: &&str| digits(part) && (*part == "0" || !part.starts_with('0'));
     if version.is_empty() {
         return Err(Error::at("ociVersion", "is missing"));
     }
