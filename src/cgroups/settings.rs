@@ -2,11 +2,11 @@
 //!
 //! Runs in: parent (pure: no file, no system call). Conversions, order and texts are those of runc; a value that runc
 //! takes for "not set" (mostly 0) makes no setting, so that callers may send it for controllers that the host lacks.
-//! Ignored, as in runc: kernel memory (by the kernel as well, since 5.16) and useHierarchy; on v2 also swappiness, disableOOMKiller, leaf weights,
-//! real-time scheduling and network classes, which v2 does not have.
+//! Ignored, as in runc: kernel memory (by the kernel as well, since 5.16) and useHierarchy. Refused on v2, not as in runc,
+//! which ignores it: what v2 does not have (config-linux.md, Unified: what cannot be converted is an error).
 
 use crate::error::{Error, Result};
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -74,6 +74,7 @@ pub(crate) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
         memory_v1(memory, &mut settings)?;
     }
     if let Some(cpu) = resources.cpu() {
+        check_burst(cpu)?;
         cpu_v1(cpu, &mut settings)?;
     }
     settings.extend(pids(resources));
@@ -88,6 +89,7 @@ pub(crate) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
 
 /// The settings for cgroup v2. `unified` comes last, so that it wins.
 pub(crate) fn v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
+    refuse_what_v1_alone_has(resources)?;
     let mut settings = Vec::new();
     settings.extend(pids(resources));
     if let Some(memory) = resources.memory() {
@@ -97,6 +99,7 @@ pub(crate) fn v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
         block_io::v2(io, &mut settings)?;
     }
     if let Some(cpu) = resources.cpu() {
+        check_burst(cpu)?;
         cpu_v2(cpu, &mut settings);
     }
     settings.extend(resources.cpu().iter().flat_map(cpuset));
@@ -104,6 +107,34 @@ pub(crate) fn v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
     rdma(resources, &mut settings)?;
     unified(resources, &mut settings)?;
     Ok(settings)
+}
+
+fn refuse_what_v1_alone_has(resources: &LinuxResources) -> Result<()> {
+    let memory = resources.memory().as_ref();
+    let (cpu, network) = (resources.cpu().as_ref(), resources.network().as_ref());
+    let io = resources.block_io().as_ref();
+    let leaf = |io: &LinuxBlockIo| {
+        let devices = io.weight_device().iter().flatten();
+        set(io.leaf_weight()).is_some() || devices.into_iter().any(|device| set(device.leaf_weight()).is_some())
+    };
+    let present = [
+        ("memory.kernelTCP", memory.is_some_and(|memory| !matches!(memory.kernel_tcp(), None | Some(0 | -1)))),
+        ("memory.disableOOMKiller", memory.is_some_and(|memory| memory.disable_oom_killer() == Some(true))),
+        // 0 is a value here; all bits set is runc's "not set".
+        ("memory.swappiness", memory.is_some_and(|memory| !matches!(memory.swappiness(), None | Some(u64::MAX)))),
+        ("cpu.realtimePeriod", cpu.is_some_and(|cpu| set(cpu.realtime_period()).is_some())),
+        ("cpu.realtimeRuntime", cpu.is_some_and(|cpu| set(cpu.realtime_runtime()).is_some())),
+        ("blockIO.leafWeight", io.is_some_and(leaf)),
+        ("network.classID", network.is_some_and(|network| set(network.class_id()).is_some())),
+        (
+            "network.priorities",
+            network.is_some_and(|network| network.priorities().as_ref().is_some_and(|list| !list.is_empty())),
+        ),
+    ];
+    match present.into_iter().find(|(_, present)| *present) {
+        Some((field, _)) => Err(Error::at(format!("linux.resources.{field}"), "cgroup v2 has no such setting")),
+        None => Ok(()),
+    }
 }
 
 fn set<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
@@ -197,6 +228,16 @@ fn swap_v2(limit: Option<i64>, swap: Option<i64>) -> Result<Option<i64>> {
 
 /// The kernel's `MIN_SHARES` and `MAX_SHARES` (kernel/sched/sched.h): v1 cuts other values down to these.
 const SHARES: std::ops::RangeInclusive<u64> = 2..=262_144;
+
+/// As the kernel has it, but by name: the quota's write, which comes first or last, would get the blame.
+fn check_burst(cpu: &LinuxCpu) -> Result<()> {
+    match (cpu.burst(), cpu.quota().and_then(|quota| u64::try_from(quota).ok()).and_then(|quota| set(Some(quota)))) {
+        (Some(burst), Some(quota)) if burst > quota => {
+            Err(Error::at("linux.resources.cpu.burst", format!("{burst} is more than the quota {quota}")))
+        }
+        _ => Ok(()),
+    }
+}
 
 fn cpu_v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     let field = |name| format!("linux.resources.cpu.{name}");

@@ -2,7 +2,7 @@
 
 use super::{Setting, set};
 use crate::error::{Error, Result};
-use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice};
+use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice, LinuxWeightDevice};
 
 fn io_field(name: &str) -> String {
     format!("linux.resources.blockIO.{name}")
@@ -16,6 +16,14 @@ fn device(field: &str, major: i64, minor: i64) -> Result<String> {
         }
     }
     Ok(format!("{major}:{minor}"))
+}
+
+/// At least one of the two weights MUST be given (config-linux.md, Block IO).
+fn check_weights(field: &str, device: &LinuxWeightDevice) -> Result<()> {
+    if device.weight().is_none() && device.leaf_weight().is_none() {
+        return Err(Error::at(field, "expected weight or leafWeight"));
+    }
+    Ok(())
 }
 
 fn weight(field: &str, weight: Option<u16>) -> Result<Option<u16>> {
@@ -56,6 +64,7 @@ pub(super) fn v1(io: &LinuxBlockIo, settings: &mut Vec<Setting>) -> Result<()> {
     settings.extend(leaf.map(|weight| Setting::new("blkio.leaf_weight", weight, field)));
     for (i, spec) in io.weight_device().iter().flatten().enumerate() {
         let field = io_field(&format!("weightDevice[{i}]"));
+        check_weights(&field, spec)?;
         let device = device(&field, spec.major(), spec.minor())?;
         if let Some(weight) = weight(&format!("{field}.weight"), spec.weight())? {
             let value = format!("{device} {weight}");
@@ -86,6 +95,7 @@ pub(super) fn v2(io: &LinuxBlockIo, settings: &mut Vec<Setting>) -> Result<()> {
     }
     for (i, spec) in io.weight_device().iter().flatten().enumerate() {
         let field = io_field(&format!("weightDevice[{i}]"));
+        check_weights(&field, spec)?;
         let device = device(&field, spec.major(), spec.minor())?;
         if let Some(weight) = weight(&format!("{field}.weight"), spec.weight())? {
             let setting = Setting::new("io.bfq.weight", format!("{device} {weight}"), format!("{field}.weight"));

@@ -42,7 +42,7 @@ fn zero_and_empty_values_set_nothing() {
     let zeros = json!({
         "memory": {"limit": 0, "reservation": 0, "swap": 0, "kernel": 0, "kernelTCP": 0, "disableOOMKiller": false},
         "cpu": {"shares": 0, "quota": 0, "period": 0, "realtimeRuntime": 0, "realtimePeriod": 0, "cpus": "", "mems": ""},
-        "blockIO": {"weight": 0, "leafWeight": 0, "weightDevice": [{"major": 8, "minor": 0}], "throttleReadBpsDevice": []},
+        "blockIO": {"weight": 0, "leafWeight": 0, "weightDevice": [{"major": 8, "minor": 0, "weight": 0}], "throttleReadBpsDevice": []},
         "hugepageLimits": [], "network": {"classID": 0, "priorities": []}, "rdma": {}, "unified": {}, "devices": [],
     });
     assert_eq!(on_v1(zeros.clone()), nothing());
@@ -72,7 +72,7 @@ fn memory_on_v1() {
 fn memory_on_v2() {
     let of = |memory: Value| on_v2(json!({ "memory": memory }));
     assert_eq!(
-        of(json!({"limit": 100, "swap": 300, "reservation": 50, "swappiness": 60, "disableOOMKiller": true})),
+        of(json!({"limit": 100, "swap": 300, "reservation": 50, "swappiness": u64::MAX, "disableOOMKiller": false})),
         ["memory.swap.max=200", "memory.max=100", "memory.low=50"]
     );
     assert_eq!(of(json!({"limit": 100, "swap": 100})), ["memory.swap.max=0?", "memory.max=100"]);
@@ -129,7 +129,7 @@ fn cpu_on_v1() {
 fn cpu_on_v2() {
     let of = |cpu: Value| on_v2(json!({ "cpu": cpu }));
     assert_eq!(
-        of(json!({"shares": 1024, "quota": 50000, "period": 200000, "burst": 10, "idle": 0, "realtimePeriod": 9,
+        of(json!({"shares": 1024, "quota": 50000, "period": 200000, "burst": 10, "idle": 0, "realtimePeriod": 0,
                   "cpus": "0", "mems": "0"})),
         [
             "cpu.idle=0?",
@@ -194,7 +194,14 @@ fn block_io_on_v1() {
 #[test]
 fn block_io_on_v2() {
     assert_eq!(
-        on_v2(block_io()),
+        refused(v2(&resources(block_io()))),
+        "linux.resources.blockIO.leafWeight: cgroup v2 has no such setting"
+    );
+    let mut of_v2 = block_io();
+    of_v2["blockIO"]["leafWeight"] = Value::Null;
+    of_v2["blockIO"]["weightDevice"][0]["leafWeight"] = Value::Null;
+    assert_eq!(
+        on_v2(of_v2),
         [
             "io.bfq.weight=10|io.weight=1",
             "io.bfq.weight=8:1 1000|io.weight=8:1 10000?",
@@ -217,6 +224,7 @@ fn block_io_that_no_kernel_takes_is_refused() {
             json!({"weightDevice": [{"major": 1, "minor": 1, "weight": 5000}]}),
             "weightDevice[0].weight: 5000 is above 1000, the largest weight",
         ),
+        (json!({"weightDevice": [{"major": 8, "minor": 0}]}), "weightDevice[0]: expected weight or leafWeight"),
         (
             json!({"throttleReadIOPSDevice": [{"major": -1, "minor": 1, "rate": 5}]}),
             "throttleReadIOPSDevice[0].major: -1 is not a device number",
@@ -259,7 +267,7 @@ fn huge_pages_and_their_reservations() {
 fn network_is_for_v1_only() {
     let network = json!({"network": {"classID": 1_048_577, "priorities": [{"name": "eth0", "priority": 5}]}});
     assert_eq!(on_v1(network.clone()), ["net_cls.classid=1048577", "net_prio.ifpriomap=eth0 5"]);
-    assert_eq!(on_v2(network), nothing());
+    assert_eq!(refused(v2(&resources(network))), "linux.resources.network.classID: cgroup v2 has no such setting");
     let error = refused(v1(&resources(json!({"network": {"priorities": [{"name": "a\nb", "priority": 5}]}}))));
     assert_eq!(error, "linux.resources.network.priorities[0].name: \"a\\nb\" is not a device name");
 }
