@@ -269,7 +269,12 @@ impl Supervisor<'_> {
                 }
                 Ok(Message::Terminal(master)) => terminal = Some(master),
                 Ok(Message::Warning(fault)) => warn(self.plan, &fault, self.log),
-                Ok(Message::Fault(fault)) => return Err(plan::explain(self.plan, &fault)),
+                Ok(Message::Fault(fault)) => {
+                    if fault.is_hooks() {
+                        self.rollback.poststop(self.plan, self.state, self.bundle);
+                    }
+                    return Err(plan::explain(self.plan, &fault));
+                }
                 Ok(Message::End) => return Err(self.died(&pidfd, None)),
                 Err(errno) => return Err(self.died(&pidfd, Some(errno))),
             }

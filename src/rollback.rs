@@ -140,9 +140,14 @@ impl Rollback {
             check(container.remove());
         }
         if let Some(poststop) = &self.poststop {
-            let hooks = plan::late_hooks(poststop.hooks.as_ref());
-            let Poststop { state, bundle, output, .. } = poststop;
-            check(hooks.and_then(|hooks| run_hooks(&hooks.poststop, state, bundle, output)));
+            let Poststop { hooks, state, bundle, output } = poststop;
+            match plan::late_hooks(hooks.as_ref()) {
+                // Each of them, whatever the one before it did (runtime.md, Lifecycle, 13).
+                Ok(hooks) => {
+                    hooks.poststop.chunks(1).for_each(|hook| check(run_hooks(hook, state, bundle, output)));
+                }
+                Err(failure) => check(Err(failure)),
+            }
         }
         error
     }

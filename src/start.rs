@@ -30,10 +30,14 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
         return Err(Error::at("process", "is missing: there is nothing to start"));
     }
     open_gate(&gate, &process)?;
-    executed(&container)?;
-    // The hooks may want to look at the container, or to delete it.
-    container.unlock();
-    poststart(&proc, &container, &record, &process)
+    if let Some(fault) = fault(&container)? {
+        let error = plan::explain_late(&fault);
+        return Err(if fault.is_hooks() { end(&proc, &container, &process, error) } else { error });
+    }
+    poststart(&container, &record, &process).map_err(|error| match container.lock() {
+        Ok(()) => end(&proc, &container, &process, error),
+        Err(failure) => error.undo(&failure),
+    })
 }
 
 fn refuse(status: Status) -> Error {
@@ -63,8 +67,9 @@ fn open_gate(gate: &OwnedFd, process: &InitProcess) -> Result<()> {
     }
 }
 
-/// Whether init has executed the program, by what it wrote into the FIFO. That keeps it as long as the gate is open.
-fn executed(container: &Container) -> Result<()> {
+/// Why init did not execute the program; None if it did. By what it wrote into the FIFO, which keeps that as long as the
+/// gate is open.
+fn fault(container: &Container) -> Result<Option<Fault>> {
     let fifo = container.open_file(crate::state::FIFO, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
     let mut bytes = [0u8; 1 + LENGTH];
     let length = match rustix::io::read(&fifo, &mut bytes) {
@@ -72,27 +77,31 @@ fn executed(container: &Container) -> Result<()> {
         result => result.map_err(|errno| Error::new("read exec.fifo").errno(errno))?,
     };
     match bytes.get(..length).unwrap_or_default() {
-        [EXECUTES] => Ok(()),
+        [EXECUTES] => Ok(None),
         [EXECUTES, fault @ ..] | fault if fault.len() == LENGTH => {
-            Err(Fault::decode(fault).map_or_else(|| refuse(Status::Stopped), |fault| plan::explain_late(&fault)))
+            Fault::decode(fault).map(Some).ok_or_else(|| Error::new("exec.fifo holds no fault of container init"))
         }
         // Our byte, which init did not live to read, or nothing.
         _ => Err(Error::new("container init died before it executed the program")),
     }
 }
 
-/// A hook that fails ends the container (runtime.md, Lifecycle, 9).
-fn poststart(proc: &OwnedFd, container: &Container, record: &Record, process: &InitProcess) -> Result<()> {
+fn poststart(container: &Container, record: &Record, process: &InitProcess) -> Result<()> {
+    // The hooks may want to look at the container, or to delete it.
+    container.unlock();
     let hooks = plan::late_hooks(record.hooks.as_ref())?;
     let state = StateText::new(&record.id, &record.bundle, &record.annotations);
     let pid = process.pid.as_raw_nonzero().get();
     let output = plan::acting(&record.annotations)?.hook_output;
-    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output).map_err(|error| {
-        let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
-        let ended = delete::wait_for_end(&process.pidfd).and_then(|()| container.lock());
-        match ended.and_then(|()| delete::destroy(proc, container)) {
-            Ok(()) => error,
-            Err(failure) => error.undo(&failure),
-        }
-    })
+    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output)
+}
+
+/// A hook that fails ends the container: it is stopped and destroyed, and poststop hooks run (runtime.md, Lifecycle, 7
+/// and 9). The caller holds the lock.
+fn end(proc: &OwnedFd, container: &Container, process: &InitProcess, error: Error) -> Error {
+    let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
+    match delete::wait_for_end(&process.pidfd).and_then(|()| delete::destroy(proc, container)) {
+        Ok(()) => error,
+        Err(failure) => error.undo(&failure),
+    }
 }

@@ -209,6 +209,11 @@ impl Fault {
         bytes
     }
 
+    /// Whether a hook failed.
+    pub(crate) fn is_hooks(&self) -> bool {
+        self.step == Step::Hook
+    }
+
     /// The reverse of `encode`.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let [_, step, item0, item1, sub0, sub1, errno0, errno1, errno2, errno3, length, text @ ..] = bytes else {
