@@ -219,6 +219,7 @@ fn carry_out(
     }
     sync.go_on().map_err(|errno| child::init_died(&plan, &record.cgroup, &pidfd, Some(errno)))?;
     rollback.keep();
+    log.succeeds();
     Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, sync })
 }
 

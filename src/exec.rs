@@ -109,6 +109,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         Ok(Executed { pid, pidfd, terminal })
     }();
     let executed = executed.map_err(|error| rollback.undo(error))?;
+    log.succeeds();
     if request.detach {
         return Ok(0);
     }

@@ -1,8 +1,9 @@
 //! `--log`, `--log-format`, `--debug`, and printing. Runs in: parent.
 //!
-//! Callers read the log: containerd takes the last object with level "error", podman wants exactly one object. So there
-//! is nothing in it but the one error, unless `--debug` asks for more. Warnings are for stderr.
+//! Callers read the log: containerd takes the last object with level "error", podman wants exactly one object. So on
+//! failure there is nothing in it but the one error, unless `--debug` asks for more.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -22,6 +23,8 @@ pub(crate) struct Log {
     file: Option<File>,
     format: Format,
     debug: bool,
+    /// Warnings, until it is known that the command succeeds.
+    warnings: RefCell<Vec<String>>,
 }
 
 impl Log {
@@ -33,12 +36,12 @@ impl Log {
             options.append(true).create(true).mode(0o644).custom_flags(libc::O_SYNC);
             options.open(path).map_err(|error| Error::at("--log", format!("open {path:?}")).errno(error))
         };
-        Ok(Self { file: path.map(open).transpose()?, format, debug })
+        Ok(Self { file: path.map(open).transpose()?, format, debug, warnings: RefCell::default() })
     }
 
     /// A log on stderr, for errors before the real one is known.
     pub(crate) fn stderr() -> Self {
-        Self { file: None, format: Format::Text, debug: false }
+        Self { file: None, format: Format::Text, debug: false, warnings: RefCell::default() }
     }
 
     /// The one error. It goes to stderr too, for callers that read that, and bare there when it is in a file.
@@ -52,17 +55,27 @@ impl Log {
         }
     }
 
-    /// Something that is not an error, but that the user should know.
+    /// Something that is not an error. Logged when the command succeeds, or podman could not read the log.
     pub(crate) fn warning(&self, text: &str) {
-        if self.debug || (self.file.is_none() && self.format == Format::Json) {
+        if self.debug {
             self.line("warning", text);
-        }
-        if self.file.is_some() || (!self.debug && self.format == Format::Text) {
-            print_stderr(&format!("warning: {text}\n"));
+        } else {
+            self.warnings.borrow_mut().push(text.to_owned());
         }
     }
 
-    /// What is as it should be, for `--debug`.
+    /// From here on warnings do no harm. Without a log they go to stderr.
+    pub(crate) fn succeeds(&self) {
+        for text in self.warnings.take() {
+            if self.file.is_some() || self.format == Format::Json {
+                self.line("warning", &text);
+            } else {
+                print_stderr(&format!("warning: {text}\n"));
+            }
+        }
+    }
+
+    /// What only `--debug` asks for.
     pub(crate) fn debug(&self, text: &str) {
         if self.debug {
             self.line("debug", text);

@@ -76,10 +76,16 @@ fn main() -> ExitCode {
 }
 
 fn exit(log: &Log, result: Result<u8>, failure: u8) -> ExitCode {
-    ExitCode::from(result.unwrap_or_else(|error| {
-        log.error(&error);
-        failure
-    }))
+    match result {
+        Ok(status) => {
+            log.succeeds();
+            ExitCode::from(status)
+        }
+        Err(error) => {
+            log.error(&error);
+            ExitCode::from(failure)
+        }
+    }
 }
 
 /// Before anything is opened: what was passed by the caller, and whose file we run from.
