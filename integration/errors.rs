@@ -37,7 +37,7 @@ pub(crate) fn broken(edit: impl FnOnce(&mut Bundle), words: &[&str]) {
 
 /// A config.json that is these very bytes.
 #[track_caller]
-fn broken_text(text: &[u8], words: &[&str]) {
+pub(crate) fn broken_text(text: &[u8], words: &[&str]) {
     let container = Bundle::new().container();
     fs::write(container.bundle.directory.join("config.json"), text).unwrap();
     let output = container.call(["create", &container.id]).run();
@@ -49,17 +49,18 @@ macro_rules! table {
         $(
             #[test]
             fn $name() {
-                case(|| broken(|bundle: &mut Bundle| { let edit: fn(&mut Bundle) = $edit; edit(bundle) }, &$words));
+                case(|| $crate::errors::broken(|bundle: &mut Bundle| { let edit: fn(&mut Bundle) = $edit; edit(bundle) }, &$words));
             }
         )*
     };
 }
+pub(crate) use table;
 
-fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
+pub(crate) fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
     bundle.set(pointer, value);
 }
 
-fn seccomp(syscalls: Value) -> Value {
+pub(crate) fn seccomp(syscalls: Value) -> Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": syscalls})
 }
 

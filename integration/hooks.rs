@@ -267,8 +267,11 @@ fn failing_poststop_hook_is_a_warning() {
         bundle.set("/hooks/poststop", json!([hook("exit 7"), hook(&format!("echo second >> {}", log.display()))]));
         let container = bundle.container();
         container.create().ok();
-        container.command(&["delete", "--force"], &[]).ok();
+        let deleted = container.command(&["delete", "--force"], &[]).ok();
         assert_eq!(words(&log), "second");
+        if ours() {
+            assert!(deleted.stderr.contains("warning: hooks.poststop[0]"), "{}", deleted.stderr);
+        }
         container.nothing_left();
     });
 }

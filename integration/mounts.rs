@@ -524,9 +524,28 @@ fn propagation_of_a_mount() {
 }
 
 #[test]
+fn propagation_is_of_one_mount_or_of_all_below() {
+    case(|| {
+        for (option, word, below) in [
+            ("shared", "shared:", false),
+            ("rshared", "shared:", true),
+            ("unbindable", "unbindable", false),
+            ("runbindable", "unbindable", true),
+        ] {
+            let (host, bundle) = volume_with_a_mount_below(&["rbind", option], "cat /proc/self/mountinfo", ":");
+            let container = bundle.container();
+            let output = host.call(container.call_bundle("run", &[])).run().ok();
+            let found = parse(&output.stdout);
+            let has = ["/mnt", "/mnt/sub"].map(|point| at(&found, point).optional.contains(word));
+            assert_eq!(has, [true, below], "{option}: {found:?}");
+        }
+    });
+}
+
+#[test]
 fn slave_of_a_shared_volume_sees_later_mounts() {
     case(|| {
-        for (option, sees) in [("rslave", true), ("slave", true), ("rprivate", false)] {
+        for (option, sees) in [("rslave", true), ("slave", true), ("rprivate", false), ("private", false)] {
             let script = "echo ready; read line; ls /mnt/late";
             let (host, mut bundle) =
                 volume_with_a_mount_below(&["rbind", option], script, "mount --make-shared VOLUME");

@@ -144,6 +144,26 @@ joined! {
 }
 
 #[test]
+fn joined_mount() {
+    case(|| {
+        let busybox = crate::support::busybox();
+        let call = crate::support::Call::new(busybox).args(["unshare", "-m", "--propagation", "private"]);
+        let (call, mut io) = with_io(call.args([busybox.to_str().unwrap(), "sh", "-c", WAITING]));
+        let holder = call.spawn();
+        assert_eq!(io.stdout.next(), "ready");
+        let path = format!("/proc/{}/ns/mnt", holder.pid());
+        let mut bundle = Bundle::sh(WAITING);
+        bundle.namespace("mount", Some(&path));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        assert_eq!(link(format!("/proc/{}/ns/mnt", container.pid())), link(&path));
+        assert_ne!(link(&path), own("mnt"));
+    });
+}
+
+#[test]
 fn all_namespaces_of_a_pod_joined_at_once() {
     case(|| {
         let (first, _io) = Container::running();
