@@ -16,6 +16,10 @@ GUEST_LSM ?= apparmor
 TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/runtime)
 BUSYBOX ?= /bin/busybox
+# What the runs of the tests print is kept here for scripts/spec-musts.sh.
+LOGS := $(or $(CARGO_TARGET_DIR),target)/tests
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
@@ -29,30 +33,37 @@ build: ## the static release binary
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	@ls -l $(BIN)
 
-check: ## formatting, lints, documentation, and the forbidden arrows between rooms
+check: ## formatting, lints, documentation, the forbidden arrows between rooms, and that docs/spec.md names tests
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
 	scripts/arrows.sh
+	scripts/spec-musts.sh exist
 
 test: unit integration guest guest-selinux ## unit and integration tests here, then in two guests: cgroup v2, SELinux (root)
+	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
 
 unit:
 	@scripts/setup.sh build
-	$(CARGO) test $(CARGO_FLAGS) --bin runtime
+	@mkdir -p $(LOGS)
+	$(CARGO) test $(CARGO_FLAGS) --bin runtime 2>&1 | tee $(LOGS)/unit.log
 
 integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime
 	@scripts/setup.sh integration
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
-	RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS)
+	@mkdir -p $(LOGS)
+	RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS) \
+	  2>&1 | tee $(LOGS)/integration.log
 
 guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor (no KVM needed)
 	@scripts/setup.sh guest
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	@mkdir -p $(LOGS)
 	@tests=$$($(CARGO) test --release $(CARGO_FLAGS) --test integration --no-run --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\/integration-[^"]*\)".*/\1/p' | tail -n 1); \
 	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --lsm $(GUEST_LSM) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
-	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS)
+	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS) \
+	  2>&1 | tee $(LOGS)/guest$(if $(filter selinux,$(GUEST_LSM)),-selinux).log
 
 guest-selinux: ## the tests of labels in such a guest with SELinux, enforcing scripts/guest/selinux.cil
 	@$(MAKE) --no-print-directory guest GUEST_LSM=selinux TEST_ARGS="$(or $(TEST_ARGS),lsm::)"
