@@ -189,6 +189,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "parallel::creates_of_one_id_have_one_winner", "one create of an id wins, the others leave it alone (a race: not in every run)", "runtime.md:110"),
     d("crun", "parallel::creates_of_one_id_have_one_winner", "one create of an id wins, the others leave it alone (a race: not in every run)", "runtime.md:110"),
     d("crun", "parallel::deletes_by_force_of_one_id_all_succeed", "delete --force of what is gone is success (a race: not in every run)", "runc's exit codes"),
+    d("crun", "parallel::start_against_kill_leaves_a_container_that_can_be_deleted", "start ends although init was killed meanwhile (a race: not in every run)", "runtime.md:127"),
     d("runc", "parallel::starts_of_one_id_have_one_winner", "one start wins, the others fail and end (a race: not in every run)", "runtime.md:127"),
     d("runc", "required::a_name_stands_twice_in_an_object", "names in an object are unique", "glossary.md:28"),
     d("crun", "required::a_name_stands_twice_in_an_object", "names in an object are unique", "glossary.md:28"),
