@@ -1,7 +1,7 @@
 //! Limits: what the host's cgroup files say of a container, and what the container feels.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
@@ -496,6 +496,24 @@ fn cgroup_of_another_container_is_not_taken_away() {
         second.command(&["delete", "--force"], &[]).ok();
         assert_eq!(first.status(), "running");
         assert!(!cgroups_of(&first.id).is_empty());
+    });
+}
+
+#[test]
+fn cgroup_in_use_is_refused_and_left_as_it_is() {
+    case(|| {
+        let (first, _io) = Container::running();
+        let inner: Vec<PathBuf> = cgroups_of(&first.id).iter().map(|directory| directory.join("inner")).collect();
+        inner.iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        let mut bundle = Bundle::new();
+        bundle.config["linux"]["cgroupsPath"] = first.bundle.config["linux"]["cgroupsPath"].clone();
+        let second = bundle.container().create().fails();
+        assert!(second.stderr.contains("container's cgroup is not empty"), "{}", second.stderr);
+        assert!(!second.stderr.contains("undo"), "{}", second.stderr);
+        assert_eq!(first.status(), "running");
+        for directory in inner {
+            fs::remove_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        }
     });
 }
 

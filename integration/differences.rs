@@ -21,6 +21,8 @@ const fn d(peer: &'static str, test: &'static str, reason: &'static str, referen
 /// All known differences.
 #[rustfmt::skip]
 pub(crate) const DIFFERENCES: &[Difference] = &[
+    d("runc", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused, not only warned of", "runc's behaviour since 1.2"),
+    d("crun", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused", "runc's behaviour since 1.2"),
     d("runc", "cgroups::cpu_burst_and_idle", "cpu.burst and cpu.idle are applied", "config-linux.md:494; runtime.md:116"),
     d("crun", "cgroups::cpu_burst_and_idle", "cpu.burst and cpu.idle are applied", "config-linux.md:494; runtime.md:116"),
     d("crun", "cgroups::pids", "pids.limit -1 is unlimited", "config-linux.md, Process limits"),
