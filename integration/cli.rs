@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Call, Container, case, ours, runtime, skip, text, with_io};
+use crate::support::{Bundle, Call, Container, case, cgroup_v2, ours, runtime, skip, text, with_io};
 
 #[test]
 fn version() {
@@ -172,6 +172,8 @@ fn spec_writes_a_configuration_that_runs() {
         assert_eq!(config["root"], json!({"path": "rootfs", "readonly": true}));
         assert_eq!(config["process"]["noNewPrivileges"], json!(true));
         assert!(config["linux"]["maskedPaths"].as_array().unwrap().len() >= 8);
+        let namespaces = config["linux"]["namespaces"].as_array().unwrap();
+        assert_eq!(namespaces.contains(&json!({"type": "cgroup"})), cgroup_v2(), "{namespaces:?}");
         config["process"]["terminal"] = json!(false);
         config["process"]["args"] = json!(["echo", "hello"]);
         config["linux"]["cgroupsPath"] = container.bundle.config["linux"]["cgroupsPath"].clone();

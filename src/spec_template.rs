@@ -5,15 +5,20 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::cgroups;
 use crate::error::{Error, Result};
 
 /// The configuration for root, as it is written.
 const TEMPLATE: &str = include_str!("spec_template.json");
 
+/// Its last namespace.
+const CGROUP_NAMESPACE: &str = ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t}";
+
 /// `spec [--bundle DIR] [--rootless]`.
 pub(crate) fn spec(bundle: &Path, rootless: bool) -> Result<()> {
     let path = bundle.join("config.json");
-    let text = if rootless { rootless_template()? } else { TEMPLATE.to_owned() };
+    let text = template(cgroups::is_v2());
+    let text = if rootless { rootless_template(&text)? } else { text };
     let failed = |error: std::io::Error| Error::new(format!("write {}", path.display())).errno(error);
     let opened = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&path);
     let mut file = match opened {
@@ -25,9 +30,14 @@ pub(crate) fn spec(bundle: &Path, rootless: bool) -> Result<()> {
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)
 }
 
+/// For root. As with runc, on v1 without a cgroup namespace; callers that want one there add it.
+fn template(v2: bool) -> String {
+    if v2 { TEMPLATE.to_owned() } else { TEMPLATE.replacen(CGROUP_NAMESPACE, "", 1) }
+}
+
 /// For an ordinary user: a user namespace that maps root to them, the host's network, no limits.
-fn rootless_template() -> Result<String> {
-    let mut spec: Value = serde_json::from_str(TEMPLATE).map_err(|error| Error::new(error.to_string()))?;
+fn rootless_template(template: &str) -> Result<String> {
+    let mut spec: Value = serde_json::from_str(template).map_err(|error| Error::new(error.to_string()))?;
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     if let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) {
@@ -60,11 +70,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_templates_are_valid_configurations() -> Result<()> {
-        crate::spec::parse(TEMPLATE.as_bytes())?;
-        let text = rootless_template()?;
-        crate::spec::parse(text.as_bytes())?;
-        assert!(!text.contains("gid=5") && text.contains("\"user\""));
+    fn all_templates_are_valid_configurations() -> Result<()> {
+        for v2 in [true, false] {
+            let text = template(v2);
+            let rootless = rootless_template(&text)?;
+            assert!(!rootless.contains("gid=5") && rootless.contains("\"user\""));
+            for text in [text, rootless] {
+                crate::spec::parse(text.as_bytes())?;
+                let spec: Value = serde_json::from_str(&text).map_err(|error| Error::new(error.to_string()))?;
+                let namespaces = spec.pointer("/linux/namespaces").and_then(Value::as_array);
+                assert_eq!(namespaces.map(|all| all.contains(&json!({"type": "cgroup"}))), Some(v2));
+            }
+        }
         Ok(())
     }
 }

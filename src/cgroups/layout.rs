@@ -27,7 +27,7 @@ struct Hierarchy {
 impl Layout {
     /// Finds the hierarchies named in `/proc/self/cgroup` below /sys/fs/cgroup.
     pub(crate) fn detect(proc_self_cgroup: &str) -> Result<Self> {
-        if magic(Path::new(MOUNT_POINT)) == Some(CGROUP2_SUPER_MAGIC) {
+        if is_v2() {
             let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
             let root = PathBuf::from(MOUNT_POINT);
             let unified = Hierarchy { controllers: String::new(), root, own };
@@ -62,6 +62,11 @@ impl Layout {
         });
         Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new() })
     }
+}
+
+/// Whether this host has only the unified hierarchy.
+pub(crate) fn is_v2() -> bool {
+    magic(Path::new(MOUNT_POINT)) == Some(CGROUP2_SUPER_MAGIC)
 }
 
 /// The path as one relative to a hierarchy's root.

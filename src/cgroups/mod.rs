@@ -19,7 +19,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-pub(crate) use layout::Layout;
+pub(crate) use layout::{Layout, is_v2};
 use settings::Setting;
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
