@@ -109,7 +109,8 @@ fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
     match fault.step {
         Step::MountTarget => Error::at(format!("{field}.destination"), format!("{target:?}")),
         Step::MountUnsafeTarget => {
-            let text = format!("{target:?} leads through a link to a place that must not be mounted over");
+            // The first words are runc's.
+            let text = format!("{target:?} must be mounted on ordinary directory, and leads through a link");
             Error::at(format!("{field}.destination"), text)
         }
         Step::MountOpen => Error::at(format!("{field}.type"), format!("file system {fstype:?} on {target:?}")),
