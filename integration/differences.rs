@@ -122,6 +122,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "errors::version_is_from_the_future", "an unsupported version is an error", "config.md:17"),
     d("runc", "errors::version_is_missing", "ociVersion is needed", "config.md:17"),
     d("runc", "errors::version_is_no_version", "ociVersion is SemVer", "config.md:17"),
+    d("crun", "hooks::create_container_hooks_start_in_the_root_file_system", "createContainer hooks start in the root file system, as of runc", "runc's behaviour"),
     d("runc", "hooks::failing_poststart_hook_fails_start_and_ends_the_container", "a failing poststart hook is an error and stops the container", "runtime.md:73 (since 1.3)"),
     d("crun", "hooks::failing_poststart_hook_fails_start_and_ends_the_container", "a failing poststart hook is an error and stops the container", "runtime.md:73 (since 1.3)"),
     d("runc", "hooks::failing_poststop_hook_is_a_warning", "a failing poststop hook is a warning, the next one runs", "runtime.md:79"),

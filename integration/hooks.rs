@@ -189,6 +189,17 @@ fn hooks_run_in_the_namespaces_of_the_specification() {
 }
 
 #[test]
+fn create_container_hooks_start_in_the_root_file_system() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/hooks", json!({"createContainer": [hook("echo made > here")]}));
+        let container = bundle.container();
+        container.create().ok();
+        assert_eq!(text(container.bundle.rootfs().join("here")), "made\n");
+    });
+}
+
+#[test]
 fn create_hooks_see_the_new_namespaces_of_init() {
     case(|| {
         // What network plug-ins do: configure the namespace of the pid in the state.

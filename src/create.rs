@@ -181,7 +181,6 @@ fn carry_out(
             plan: &plan.child,
             hooks: &plan.hooks,
             state: &state,
-            bundle: &record.bundle,
             hook_output: &opened.hook_output,
             rootfs: &record.rootfs,
             proc: host.proc.as_fd(),

@@ -33,7 +33,6 @@ pub(crate) struct Init<'a> {
     pub(crate) plan: &'a ChildPlan,
     pub(crate) hooks: &'a HookPlans,
     pub(crate) state: &'a StateText,
-    pub(crate) bundle: &'a Path,
     /// Files for the output of hooks.
     pub(crate) hook_output: &'a hooks::Output,
     /// The directory of the root file system, in the runtime's mount namespace.
@@ -96,7 +95,8 @@ impl Init<'_> {
         if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
             sync.ask_hooks()?;
         }
-        self.run_hooks(&self.hooks.create_container, "created", self.bundle, &[])?;
+        // In the root file system, as with runc: hooks name files of the container by relative paths.
+        self.run_hooks(&self.hooks.create_container, "created", self.rootfs, &[])?;
 
         // From here on no path of the host can be reached, and no program of the host is executed.
         rootfs::enter(&self.plan.rootfs, self.trees.root.as_fd(), self.proc)?;
