@@ -632,6 +632,24 @@ fn tmpfs_size_mode_and_owner() {
 }
 
 #[test]
+fn read_only_dev_and_tmpfs_are_filled_before() {
+    case(|| {
+        // Devices and mount points are made in them although the image has none.
+        let script = "echo x > /dev/null && grep -q ' /dev/pts ' /proc/mounts && grep -q ' /t/inner ' /proc/mounts && echo filled; \
+                      touch /dev/x 2>/dev/null || echo refused; touch /t/x 2>/dev/null || echo refused; touch /t/inner/x";
+        let printed = inside(script, |bundle| {
+            for mount in bundle.config["mounts"].as_array_mut().unwrap() {
+                if mount["destination"] == "/dev" {
+                    mount["options"].as_array_mut().unwrap().push("ro".into());
+                }
+            }
+            bundle.mount("/t", "tmpfs", "tmpfs", &["ro"]).mount("/t/inner", "tmpfs", "tmpfs", &[]);
+        });
+        assert_eq!(printed, "filled\nrefused\nrefused\n");
+    });
+}
+
+#[test]
 fn tmpfs_copies_what_was_there() {
     case(|| {
         let script = "cd /data; cat file sub/inner; readlink link; stat -c '%a %u:%g' . file sub; echo new > file; echo x > added";

@@ -90,7 +90,7 @@ impl Init<'_> {
         // The host's files are still visible: bind sources were opened by the parent, /dev/null and, in a user
         // namespace, devices are taken from the host here.
         rootfs::attach(&self.plan.rootfs, self.trees)?;
-        rootfs::prepare(&self.plan.rootfs, self.trees)?;
+        let late = rootfs::prepare(&self.plan.rootfs, self.trees)?;
         // Hooks see the finished mounts, and the host's.
         if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
             sync.ask_hooks()?;
@@ -103,7 +103,7 @@ impl Init<'_> {
         self.set_names()?;
         self.write_sysctls()?;
         let Some(process) = &self.plan.process else {
-            rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
+            rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd(), late)?;
             close_descriptors(self.plan.preserve_fds, &[Some(self.sync), self.gate])?;
             die_with_parent(false)?;
             sync.ready()?;
@@ -112,7 +112,7 @@ impl Init<'_> {
         self.set_up_stdio(process, &sync)?;
         // After /dev/console and the working directory were made in it.
         let cwd = self.make_cwd(process)?;
-        rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd())?;
+        rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd(), late)?;
 
         let home = self.home(process);
         let output = self.hook_output.fds();

@@ -21,6 +21,7 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags};
 use crate::sync::{Fault, Step};
 use crate::sys::{self, MountAttr};
 pub(crate) use dev::bind_console;
+use mount::Late;
 pub(crate) use pivot::enter;
 use plan::{Enter, RootfsPlan};
 pub(crate) use resolve::{DEVPTS_SUPER_MAGIC, magic, open as open_in_root};
@@ -30,14 +31,16 @@ use source::Trees;
 const BY_FD: MoveMountFlags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH);
 
 /// Makes everything below the root, up to the point where hooks may look at it and the child pivots into it.
-pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
+/// Returns what [`finish`] makes read-only.
+pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<Vec<Late>, Fault> {
     let root = trees.root.as_fd();
-    mount::all(plan, trees)?;
+    let late = mount::all(plan, trees)?;
     if let Some(devices) = &plan.dev {
         dev::make(root, devices)?;
     }
     mask::readonly(root, &plan.readonly_paths)?;
-    mask::mask(root, &plan.masked, plan.label.as_deref())
+    mask::mask(root, &plan.masked, plan.label.as_deref())?;
+    Ok(late)
 }
 
 /// Cuts the propagation of what was inherited, and mounts the root file system over its own directory, which is the
@@ -84,8 +87,9 @@ fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> 
     rustix::mount::move_mount(mount, "", target, "", BY_FD)
 }
 
-/// The last changes, after the child has pivoted: read-only root, propagation.
-pub(crate) fn finish(plan: &RootfsPlan, root: BorrowedFd<'_>) -> Result<(), Fault> {
+/// The last changes, after the child has pivoted: read-only tmpfs and root, propagation.
+pub(crate) fn finish(plan: &RootfsPlan, root: BorrowedFd<'_>, late: Vec<Late>) -> Result<(), Fault> {
+    mount::readonly(late)?;
     if plan.readonly {
         let readonly = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
         sys::mount_setattr(root, c"", libc::AT_EMPTY_PATH, &readonly)

@@ -13,16 +13,33 @@ use super::{copy_up, move_mount};
 use crate::sync::{Detail, Fault, Step};
 use crate::sys::{self, Errno, MountAttr};
 
-/// Makes all mounts, in their order.
-pub(super) fn all(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
+/// Makes all mounts, in their order. Returns those that are still to become read-only.
+pub(super) fn all(plan: &RootfsPlan, trees: &Trees) -> Result<Vec<Late>, Fault> {
+    let mut late = Vec::new();
     let default = match plan.inherited {
         libc::MS_SHARED => None,
         flag => Some(Propagation { flag, recursive: true }),
     };
     for (index, (mount, source)) in plan.mounts.iter().zip(&trees.sources).enumerate() {
-        one(plan, trees, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
+        let made = one(plan, trees, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
+        late.extend(made.map(|mount| Late { mount, index }));
     }
-    Ok(())
+    Ok(late)
+}
+
+/// A tmpfs that is to be read-only: only at the end, because other mounts, devices and hooks may need a place in it.
+pub(crate) struct Late {
+    mount: OwnedFd,
+    index: usize,
+}
+
+/// Makes them read-only, and closes their descriptors.
+pub(crate) fn readonly(late: Vec<Late>) -> Result<(), Fault> {
+    let readonly = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    late.into_iter().try_for_each(|late| {
+        sys::mount_setattr(late.mount.as_fd(), c"", libc::AT_EMPTY_PATH, &readonly)
+            .map_err(|errno| Fault::new(Step::MountAttrs, errno).item(late.index))
+    })
 }
 
 fn one(
@@ -31,7 +48,7 @@ fn one(
     mount: &MountPlan,
     source: Option<&Tree>,
     default: Option<Propagation>,
-) -> Result<(), Fault> {
+) -> Result<Option<OwnedFd>, Fault> {
     let root = trees.root.as_fd();
     match (&mount.kind, source) {
         (MountKind::New { fstype, params }, _) => {
@@ -39,13 +56,15 @@ fn one(
             if let Some(label) = plan.label.as_deref().filter(|_| fstype.as_c_str() == c"mqueue") {
                 label_root(made.as_fd(), label).map_err(|errno| Fault::new(Step::MountLabel, errno))?;
             }
-            propagate(made.as_fd(), mount.propagation)
+            propagate(made.as_fd(), mount.propagation)?;
+            return Ok(mount.late_readonly.then_some(made));
         }
-        (MountKind::Bind { .. }, Some(tree)) => bind(root, mount, tree, default),
-        (MountKind::Remount { params }, _) => remount(root, mount, params),
-        (MountKind::Cgroup, _) => cgroup(root, mount, &trees.cgroup, plan.label.as_deref()),
-        (MountKind::Bind { .. }, None) => Err(Fault::new(Step::Protocol, Errno::INVAL)),
+        (MountKind::Bind { .. }, Some(tree)) => bind(root, mount, tree, default)?,
+        (MountKind::Remount { params }, _) => remount(root, mount, params)?,
+        (MountKind::Cgroup, _) => cgroup(root, mount, &trees.cgroup, plan.label.as_deref())?,
+        (MountKind::Bind { .. }, None) => return Err(Fault::new(Step::Protocol, Errno::INVAL)),
     }
+    Ok(None)
 }
 
 /// A new instance of a file system.
@@ -65,14 +84,9 @@ fn new(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr, params: &[Param])
     if fstype == c"tmpfs" && target.existed && !params.iter().any(|param| param.key.as_c_str() == c"mode") {
         keep_mode(context.as_fd(), target.fd.as_fd())?;
     }
-    let mut attrs = mount.attrs.set | mount.attrs_recursive.set;
-    if mount.copy_up {
-        attrs &= !libc::MOUNT_ATTR_RDONLY;
-    }
-    let made = create(context.as_fd(), attrs)?;
+    let made = create(context.as_fd(), mount.attrs.set | mount.attrs_recursive.set)?;
     if mount.copy_up {
         copy_up::copy(target.fd.as_fd(), made.as_fd()).map_err(|errno| Fault::new(Step::CopyUp, errno))?;
-        set_attrs(made.as_fd(), mount.attrs, false)?;
     }
     move_mount(made.as_fd(), target.fd.as_fd()).map_err(|errno| Fault::new(Step::MountAttach, errno))?;
     Ok(made)

@@ -132,6 +132,8 @@ pub(crate) struct MountPlan {
     pub(crate) propagation: Option<Propagation>,
     /// `tmpcopyup`: the files that were at the target are copied into the new tmpfs.
     pub(crate) copy_up: bool,
+    /// A tmpfs with `ro`: it becomes read-only last of all, and the flag is not in `attrs`.
+    pub(crate) late_readonly: bool,
 }
 
 /// What is mounted.
@@ -321,11 +323,17 @@ pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path, warnings: &mut V
         }));
     }
     let kind = kind(&field, mount, fstype, bundle, &mut options)?;
-    let Options { attrs, attrs_recursive, propagation, copy_up, .. } = options;
+    let Options { mut attrs, mut attrs_recursive, propagation, copy_up, .. } = options;
     if copy_up && fstype != "tmpfs" {
         return Err(Error::at(format!("{field}.options"), "\"tmpcopyup\" is for type tmpfs only"));
     }
-    Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, copy_up })
+    let tmpfs = matches!(&kind, MountKind::New { fstype, .. } if fstype.as_c_str() == c"tmpfs");
+    let late_readonly = tmpfs && (attrs.set | attrs_recursive.set) & MOUNT_ATTR_RDONLY != 0;
+    if late_readonly {
+        attrs.set &= !MOUNT_ATTR_RDONLY;
+        attrs_recursive.set &= !MOUNT_ATTR_RDONLY;
+    }
+    Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, copy_up, late_readonly })
 }
 
 fn check_target(field: &str, target: &RootPath, fstype: &str, options: &Options) -> Result<()> {
@@ -364,8 +372,8 @@ fn kind(field: &str, mount: &Mount, fstype: &str, bundle: &Path, options: &mut O
         return Err(Error::at(format!("{field}.type"), "is missing, and the options have neither bind nor rbind"));
     }
     // The superblock is made read-only as well, where it is this mount's own: a disk image opened read-only
-    // must not even be repaired. tmpcopyup has to write into it first.
-    let own_superblock = !SHARED_SUPERBLOCK.contains(&fstype) && !options.copy_up;
+    // must not even be repaired. A tmpfs is written to first: by tmpcopyup, and for what is mounted or made in it.
+    let own_superblock = !SHARED_SUPERBLOCK.contains(&fstype) && fstype != "tmpfs";
     if own_superblock && options.attrs.set & MOUNT_ATTR_RDONLY != 0 {
         params.push(Param { key: c"ro".to_owned(), value: None, option: None, optional: false });
     }
