@@ -24,7 +24,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest guest-selinux conformance bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux conformance peer-tests bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -72,6 +72,11 @@ conformance: ## the OCI validation programs with ours, runc and crun (root); wri
 	@scripts/setup.sh conformance
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/conformance.sh $(BIN)
+
+peer-tests: ## runc's own bats tests with runc and with ours, into docs/peer-tests.md (root); PEER_ARGS="kill.bats run.bats"
+	@scripts/setup.sh peer
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) $(or $(PEER_ARGS),--write)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench
