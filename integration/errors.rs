@@ -82,12 +82,14 @@ table! {
     scheduler_flag_is_unknown: |b| set(b, "/process/scheduler", json!({"policy": "SCHED_OTHER", "flags": ["BANANA"]})), ["process.scheduler.flags[0]", "BANANA"];
     scheduler_is_none_of_this_kernel: |b| set(b, "/process/scheduler", json!({"policy": "SCHED_ISO"})), ["process.scheduler", "SCHED_ISO", "EINVAL"];
     io_priority_has_no_class: |b| set(b, "/process/ioPriority", json!({"priority": 1})), ["process.ioPriority.class", "missing"];
+    io_priority_has_no_level: |b| set(b, "/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE"})), ["process.ioPriority.priority", "missing"];
     io_priority_is_too_low: |b| set(b, "/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8})), ["process.ioPriority.priority", "8"];
     memory_policy_has_no_mode: |b| set(b, "/linux/memoryPolicy", json!({"nodes": "0"})), ["linux.memoryPolicy.mode", "missing"];
     memory_policy_has_no_nodes: |b| set(b, "/linux/memoryPolicy", json!({"mode": "MPOL_BIND"})), ["linux.memoryPolicy.nodes", "MPOL_BIND"];
     memory_policy_nodes_are_no_list: |b| set(b, "/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0-x"})), ["linux.memoryPolicy.nodes", "0-x"];
     memory_policy_nodes_are_not_there: |b| set(b, "/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "63"})), ["linux.memoryPolicy", "63", "EINVAL"];
     personality_has_a_flag: |b| set(b, "/linux/personality", json!({"domain": "LINUX", "flags": ["X"]})), ["linux.personality.flags", "X"];
+    personality_has_no_domain: |b| set(b, "/linux/personality", json!({})), ["linux.personality.domain", "missing"];
     personality_is_unknown: |b| set(b, "/linux/personality", json!({"domain": "BSD"})), ["linux.personality.domain", "BSD"];
     args_are_missing: |b| { b.remove("/process/args"); }, ["process.args"];
     args_are_empty: |b| set(b, "/process/args", json!([])), ["process.args"];

@@ -16,44 +16,60 @@ fn list(pointer: &str) -> Vec<String> {
     list
 }
 
+/// The properties of features.md and features-linux.md of runtime-spec 1.3.
+const PROPERTIES: &[&str] = &[
+    "/ociVersionMin",
+    "/ociVersionMax",
+    "/hooks",
+    "/mountOptions",
+    "/annotations",
+    "/potentiallyUnsafeConfigAnnotations",
+    "/linux/namespaces",
+    "/linux/capabilities",
+    "/linux/cgroup/v1",
+    "/linux/cgroup/v2",
+    "/linux/cgroup/systemd",
+    "/linux/cgroup/systemdUser",
+    "/linux/cgroup/rdma",
+    "/linux/seccomp/enabled",
+    "/linux/seccomp/actions",
+    "/linux/seccomp/operators",
+    "/linux/seccomp/archs",
+    "/linux/seccomp/knownFlags",
+    "/linux/seccomp/supportedFlags",
+    "/linux/apparmor/enabled",
+    "/linux/selinux/enabled",
+    "/linux/intelRdt/enabled",
+    "/linux/intelRdt/schemata",
+    "/linux/intelRdt/monitoring",
+    "/linux/memoryPolicy/modes",
+    "/linux/memoryPolicy/flags",
+    "/linux/mountExtensions/idmap/enabled",
+    "/linux/netDevices/enabled",
+];
+
 #[test]
 fn nothing_is_unknown() {
     case(|| {
         let document = document();
-        // features.md and features-linux.md of runtime-spec 1.3.
-        for pointer in [
-            "/ociVersionMin",
-            "/ociVersionMax",
-            "/hooks",
-            "/mountOptions",
-            "/annotations",
-            "/potentiallyUnsafeConfigAnnotations",
-            "/linux/namespaces",
-            "/linux/capabilities",
-            "/linux/cgroup/v1",
-            "/linux/cgroup/v2",
-            "/linux/cgroup/systemd",
-            "/linux/cgroup/systemdUser",
-            "/linux/cgroup/rdma",
-            "/linux/seccomp/enabled",
-            "/linux/seccomp/actions",
-            "/linux/seccomp/operators",
-            "/linux/seccomp/archs",
-            "/linux/seccomp/knownFlags",
-            "/linux/seccomp/supportedFlags",
-            "/linux/apparmor/enabled",
-            "/linux/selinux/enabled",
-            "/linux/intelRdt/enabled",
-            "/linux/intelRdt/schemata",
-            "/linux/intelRdt/monitoring",
-            "/linux/memoryPolicy/modes",
-            "/linux/memoryPolicy/flags",
-            "/linux/mountExtensions/idmap/enabled",
-            "/linux/netDevices/enabled",
-        ] {
+        for pointer in PROPERTIES {
             assert!(document.pointer(pointer).is_some_and(|value| !value.is_null()), "{pointer} in {document}");
         }
     });
+}
+
+#[test]
+fn nothing_is_there_that_the_specification_does_not_have() {
+    fn walk(value: &Value, path: &str) {
+        match value.as_object() {
+            Some(object) if path != "/annotations" => {
+                object.iter().for_each(|(name, value)| walk(value, &format!("{path}/{name}")));
+            }
+            Some(annotations) => assert!(annotations.iter().all(|(key, value)| !key.is_empty() && value.is_string())),
+            None => assert!(PROPERTIES.contains(&path), "{path}"),
+        }
+    }
+    case(|| walk(&document(), ""));
 }
 
 #[test]
