@@ -16,6 +16,8 @@ GUEST_LSM ?= apparmor
 TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/runtime)
 BUSYBOX ?= /bin/busybox
+# For `runtime --version`.
+export COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # What the runs of the tests print is kept here for scripts/spec-musts.sh.
 LOGS := $(or $(CARGO_TARGET_DIR),target)/tests
 SHELL := /bin/bash

@@ -3,9 +3,10 @@
 use std::fs;
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Bundle, Call, Container, Io, case, pipe, text, wait_for_end, with_io};
+use crate::support::{Bundle, Call, Container, Io, case, peer, pipe, skip, text, wait_for_end, with_io};
 
 // ------------------------------------------------------------------------------------------ every state, every command
 
@@ -390,4 +391,33 @@ fn subreaper() {
         nix::sys::wait::WaitStatus::Exited(_, status) => println!("status of init: {status}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// As after a reboot, or when pids have wrapped: the pid on disk is another process' by now.
+#[test]
+fn a_pid_that_is_anothers_by_now() {
+    case(|| {
+        if peer() == "crun" {
+            skip!("crun has another file");
+        }
+        let (container, _io) = Container::running();
+        let file = container.root().join(&container.id).join("state.json");
+        let pid = container.pid();
+        container.stop();
+        let stranger = Call::sh("exec sleep 1000").spawn();
+        let state = text(&file);
+        let changed = state.replacen(
+            &format!("\"init_process_pid\":{pid}"),
+            &format!("\"init_process_pid\":{}", stranger.pid()),
+            1,
+        );
+        assert_ne!(state, changed);
+        fs::write(&file, changed).unwrap();
+        assert_eq!(container.status(), "stopped");
+        container.command(&["kill"], &["KILL"]).fails();
+        container.command(&["delete", "--force"], &[]).ok();
+        assert!(!stranger.has_ended());
+        stranger.signal(Signal::KILL);
+        container.nothing_left();
+    });
 }

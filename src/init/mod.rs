@@ -1,7 +1,7 @@
 //! From clone to exec: what happens in the child, in this order.
 //!
 //! Runs in: child. It is a copy of the parent, made by clone3 without exec: it sees the parent's plan in its own memory.
-//! It parses nothing, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
+//! It reads no configuration, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
 //! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere.
 
 mod exec;

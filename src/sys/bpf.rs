@@ -3,7 +3,8 @@
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use super::{Result, check, take_fd};
+use super::fd::take_fd;
+use super::{Result, check};
 use crate::cgroups::devices::BpfInsn;
 
 /// `union bpf_attr`. Always passed whole and zeroed: kernels 6.17 to 7.1 write at offset 56 whatever size is given.

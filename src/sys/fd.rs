@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use super::{Result, check};
 
 /// Takes ownership of a descriptor that the kernel has just made for us under this number.
-pub(crate) fn take_fd(fd: RawFd) -> OwnedFd {
+pub(super) fn take_fd(fd: RawFd) -> OwnedFd {
     // SAFETY: the callers have the number from the kernel and give it to no one else.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

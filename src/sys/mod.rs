@@ -1,7 +1,7 @@
 //! The only `unsafe` of the project: one function per system call, named as the call, no policy.
 //!
 //! Runs in: parent and child. What rustix wraps is used from there; here is what it does not have, or has only as
-//! `unsafe`. Everything here is safe to call between clone and exec: no lock, no thread, no allocation.
+//! `unsafe`. Everything here is safe to call between clone and exec: no lock and no thread are involved.
 #![allow(unsafe_code, reason = "the one room where system calls without a safe wrapper are made")]
 
 mod bpf;
@@ -17,7 +17,7 @@ mod signal;
 pub(crate) use bpf::{bpf_prog_attach, bpf_prog_load};
 pub(crate) use clone::{Clone3, Cloned, clone3};
 pub(crate) use exec::{CStrings, execve, execveat};
-pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd, take_fd};
+pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd};
 pub(crate) use mount::{MountAttr, mount_setattr};
 pub(crate) use netlink::netlink_ext_ack;
 pub(crate) use process::{
