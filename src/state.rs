@@ -10,96 +10,26 @@
 //!
 //! The mkdir of the directory is what makes an id unique; flock(2) on it orders concurrent commands.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+mod store;
 
-use oci_spec::runtime::Hooks;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
-use crate::{host, rdt};
+use crate::host;
+pub(crate) use store::{Container, FIFO, Record, Root};
+use store::{Init, RECORD, STATE};
 
 /// The version of the runtime specification that states comply with.
 pub(crate) const OCI_VERSION: &str = "1.3.0";
-/// The version of the files below the root directory.
-const FORMAT: u32 = 1;
-const RECORD: &str = "record.json";
-const STATE: &str = "state.json";
-/// The container's configuration as it was at `create`, for `exec`.
-const CONFIG: &str = "config.json";
-/// The gate between `create` and `start`.
-pub(crate) const FIFO: &str = "exec.fifo";
-
-/// What is known before anything is created.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Record {
-    format: u32,
-    pub(crate) id: String,
-    boot_id: String,
-    pub(crate) bundle: PathBuf,
-    pub(crate) rootfs: PathBuf,
-    pub(crate) created: String,
-    owner: u32,
-    pub(crate) cgroup: Cgroup,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) rdt: Option<rdt::Groups>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) hooks: Option<Hooks>,
-    /// False: config.json has no `process`, and `start` is an error.
-    pub(crate) has_process: bool,
-    /// Without a mount namespace of its own: how many mounts were on the root file system's directory before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mounts_below: Option<usize>,
-    /// Whether the container has a session keyring of its own.
-    pub(crate) new_keyring: bool,
-    /// Whether the container has a pid namespace of its own, with which all its processes die.
-    pub(crate) own_pid_namespace: bool,
-}
-
-impl Record {
-    /// A record for this boot, this moment and this user.
-    pub(crate) fn new(id: &str, proc: impl AsFd, cgroup: Cgroup) -> Result<Self> {
-        Ok(Self {
-            format: FORMAT,
-            id: id.to_owned(),
-            boot_id: boot_id(proc)?,
-            bundle: PathBuf::new(),
-            rootfs: PathBuf::new(),
-            created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
-            owner: rustix::process::geteuid().as_raw(),
-            cgroup,
-            rdt: None,
-            annotations: BTreeMap::new(),
-            hooks: None,
-            has_process: true,
-            mounts_below: None,
-            new_keyring: false,
-            own_pid_namespace: false,
-        })
-    }
-}
 
 fn boot_id(proc: impl AsFd) -> Result<String> {
     Ok(host::read(proc, "sys/kernel/random/boot_id")?.trim().to_owned())
-}
-
-/// What is known when init is ready. The keys are those that other programs read from runc's file of the same name.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Init {
-    id: String,
-    init_process_pid: i32,
-    /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: with the pid it names one process for ever.
-    init_process_start: u64,
 }
 
 /// The states of runtime.md (section State), and `paused`.
@@ -130,102 +60,6 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// The directory of all containers.
-#[derive(Debug)]
-pub(crate) struct Root {
-    path: PathBuf,
-}
-
-impl Root {
-    /// The directory, which need not exist yet.
-    pub(crate) fn new(path: &Path) -> Result<Self> {
-        if path == Path::new("/") {
-            return Err(Error::new("Option --root argument should not be set to /"));
-        }
-        Ok(Self {
-            path: std::path::absolute(path).map_err(|error| Error::at("--root", format!("{path:?}")).errno(error))?,
-        })
-    }
-
-    /// Takes an id: makes its directory, and the root's where that is missing.
-    pub(crate) fn reserve(&self, id: &str) -> Result<Container> {
-        check_id(id)?;
-        let path = self.path.join(id);
-        let made = match rustix::fs::mkdir(&path, Mode::RWXU) {
-            Err(Errno::NOENT) => {
-                self.make()?;
-                rustix::fs::mkdir(&path, Mode::RWXU)
-            }
-            result => result,
-        };
-        match made {
-            Ok(()) => {}
-            Err(Errno::EXIST) => return Err(Error::new(format!("container with given ID already exists: {id:?}"))),
-            Err(errno) => return Err(Error::new(format!("create {}", path.display())).errno(errno)),
-        }
-        let container = Container::open(id, path)?;
-        container.lock()?;
-        Ok(container)
-    }
-
-    /// Private and sticky: the sticky bit keeps systemd-tmpfiles from cleaning it.
-    fn make(&self) -> Result<()> {
-        use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-        let failed =
-            |error: std::io::Error| Error::at("--root", format!("create {}", self.path.display())).errno(error);
-        if let Some(above) = self.path.parent() {
-            std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(failed)?;
-        }
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(failed)?;
-        std::fs::set_permissions(&self.path, PermissionsExt::from_mode(0o1700)).map_err(failed)
-    }
-
-    /// An existing container.
-    pub(crate) fn find(&self, id: &str) -> Result<Container> {
-        check_id(id)?;
-        Container::open(id, self.path.join(id))
-    }
-
-    /// The ids of all containers, sorted.
-    pub(crate) fn ids(&self) -> Result<Vec<String>> {
-        let entries = match std::fs::read_dir(&self.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            result => result.map_err(|error| Error::new(format!("read {}", self.path.display())).errno(error))?,
-        };
-        let directories = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let mut ids: Vec<_> = directories.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        ids.sort();
-        Ok(ids)
-    }
-}
-
-/// Letters, digits and `_ + . -`, so that an id is always one path component.
-fn check_id(id: &str) -> Result<()> {
-    if id.is_empty() {
-        return Err(Error::new("container id cannot be empty"));
-    }
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '.' | '-');
-    // 255 is NAME_MAX of every file system that a root directory is on.
-    if id == "." || id == ".." || id.len() > 255 || !id.chars().all(known) {
-        return Err(Error::new(format!("invalid container ID format: {id:?}"))
-            .hint("letters, digits and _ + . - are allowed, up to 255 of them"));
-    }
-    Ok(())
-}
-
-/// One container's directory.
-#[derive(Debug)]
-pub(crate) struct Container {
-    pub(crate) id: String,
-    path: PathBuf,
-    dir: OwnedFd,
-    /// Whether this is who holds the lock.
-    locked: Cell<bool>,
-}
-
-/// How long a command waits for another one on the same container.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The process that is, or was, pid 1 of the container.
 pub(crate) struct InitProcess {
     /// Its pid, in this process' pid namespace.
@@ -234,144 +68,7 @@ pub(crate) struct InitProcess {
     pub(crate) pidfd: OwnedFd,
 }
 
-impl AsFd for Container {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.dir.as_fd()
-    }
-}
-
 impl Container {
-    fn open(id: &str, path: PathBuf) -> Result<Self> {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) }),
-            Err(Errno::NOENT) => Err(Error::missing_container(id)),
-            Err(errno) => Err(Error::new(format!("open {}", path.display())).errno(errno)),
-        }
-    }
-
-    /// Waits until no other command changes this container. The lock ends with this value.
-    pub(crate) fn lock(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let mut pause = Duration::from_millis(1);
-        loop {
-            match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                // flock(2) knows no deadline, so this polls, with growing pauses.
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(Duration::from_millis(50));
-                }
-                Err(errno) => {
-                    let error = Error::new(format!("lock {}", self.path.display())).errno(errno);
-                    return Err(error.hint("another command works on this container, or waits for one of its hooks"));
-                }
-            }
-        }
-        self.locked.set(true);
-        // Whoever had the lock may have deleted the container.
-        let stat = rustix::fs::fstat(&self.dir).map_err(|errno| Error::new("fstat").errno(errno))?;
-        if stat.st_nlink == 0 { Err(Error::missing_container(&self.id)) } else { Ok(()) }
-    }
-
-    /// Lets other commands in again, for `run`, which lives as long as its container.
-    pub(crate) fn unlock(&self) {
-        // Unlocking a lock that is held cannot fail (flock(2)).
-        let _ = rustix::fs::flock(&self.dir, FlockOperation::Unlock);
-        self.locked.set(false);
-    }
-
-    /// Whether another command holds the lock: `create`, while there is no state yet. Asked of a descriptor of its own,
-    /// since a lock belongs to whoever opened it.
-    fn is_locked_by_another(&self) -> bool {
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let probe = rustix::fs::openat(&self.dir, ".", flags, Mode::empty());
-        let taken = |dir| rustix::fs::flock(dir, FlockOperation::NonBlockingLockShared).is_err();
-        !self.locked.get() && probe.is_ok_and(taken)
-    }
-
-    /// Writes the record: temporary file, fsync, rename.
-    pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        self.write(RECORD, record)
-    }
-
-    /// Writes the state: from here on the container is created.
-    pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid) -> Result<()> {
-        let pid_number = pid.as_raw_nonzero().get();
-        let stat = read_stat(proc, pid_number)
-            .ok_or_else(|| Error::new(format!("read /proc/{pid_number}/stat")).errno(Errno::SRCH))?;
-        let init = Init { id: self.id.clone(), init_process_pid: pid_number, init_process_start: stat.starttime };
-        self.write(STATE, &init)
-    }
-
-    fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_vec(value).map_err(|error| Error::new(format!("{name}: {error}")))?;
-        self.write_bytes(name, &text)
-    }
-
-    /// Keeps the text of config.json.
-    pub(crate) fn write_config(&self, text: &[u8]) -> Result<()> {
-        self.write_bytes(CONFIG, text)
-    }
-
-    /// The text of config.json.
-    pub(crate) fn config(&self) -> Result<Vec<u8>> {
-        let failed =
-            |error: std::io::Error| Error::new(format!("read {}", self.path.join(CONFIG).display())).errno(error);
-        let file = self.open_file(CONFIG, OFlags::RDONLY, Mode::empty())?;
-        let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut text).map_err(failed)?;
-        Ok(text)
-    }
-
-    fn write_bytes(&self, name: &str, text: &[u8]) -> Result<()> {
-        let failed =
-            |error: std::io::Error| Error::new(format!("write {}", self.path.join(name).display())).errno(error);
-        let temporary = format!(".{name}.tmp");
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fd =
-            rustix::fs::openat(&self.dir, temporary.as_str(), flags, mode).map_err(|errno| failed(errno.into()))?;
-        let mut file = std::fs::File::from(fd);
-        file.write_all(text).and_then(|()| file.sync_all()).map_err(failed)?;
-        rustix::fs::renameat(&self.dir, temporary.as_str(), &self.dir, name).map_err(|errno| failed(errno.into()))
-    }
-
-    /// The record; None if `create` died before it was written.
-    pub(crate) fn record(&self) -> Result<Option<Record>> {
-        let record: Option<Record> = self.read(RECORD)?;
-        match &record {
-            Some(record) if record.format != FORMAT => {
-                let what = format!("{} has format {}", self.path.join(RECORD).display(), record.format);
-                Err(Error::new(what).hint("it is of another version of this program"))
-            }
-            _ => Ok(record),
-        }
-    }
-
-    /// The state; None until init is ready.
-    pub(crate) fn init(&self) -> Result<Option<Init>> {
-        self.read(STATE)
-    }
-
-    fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>> {
-        let path = || self.path.join(name).display().to_string();
-        let fd = match rustix::fs::openat(
-            &self.dir,
-            name,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-            Mode::empty(),
-        ) {
-            Err(Errno::NOENT) => return Ok(None),
-            result => result.map_err(|errno| Error::new(format!("open {}", path())).errno(errno))?,
-        };
-        let text = std::io::read_to_string(std::fs::File::from(fd))
-            .map_err(|error| Error::new(format!("read {}", path())).errno(error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            Error::new(format!("{} is damaged: {error}", path())).hint("`delete --force` removes the container")
-        })
-    }
-
     /// The init process, if it is alive: the same pid, started at the same tick of the same boot.
     ///
     /// The pidfd is taken before the start time is compared, so it can be of no other process.
@@ -415,57 +112,6 @@ impl Container {
             Status::Running
         };
         Ok((status, Some(process)))
-    }
-
-    /// The writing end of `exec.fifo`, if init waits there.
-    pub(crate) fn gate(&self) -> Result<Option<OwnedFd>> {
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::openat(&self.dir, FIFO, flags, Mode::empty()) {
-            Ok(fd) => Ok(Some(fd)),
-            Err(Errno::NXIO | Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Error::new(format!("open {}", self.path.join(FIFO).display())).errno(errno)),
-        }
-    }
-
-    /// Opens a file of the directory.
-    pub(crate) fn open_file(&self, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
-        rustix::fs::openat(&self.dir, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW, mode)
-            .map_err(|errno| Error::new(format!("open {}", self.path.join(name).display())).errno(errno))
-    }
-
-    /// Makes `exec.fifo` and opens it for init: for reading and writing, so that it never sees the end of file.
-    pub(crate) fn make_gate(&self) -> Result<OwnedFd> {
-        let failed = |errno: Errno| Error::new(format!("create {}", self.path.join(FIFO).display())).errno(errno);
-        let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(&self.dir, FIFO, rustix::fs::FileType::Fifo, mode, 0).map_err(failed)?;
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        rustix::fs::openat(&self.dir, FIFO, flags, Mode::empty()).map_err(failed)
-    }
-
-    /// Removes the directory.
-    pub(crate) fn remove(&self) -> Result<()> {
-        let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
-        let names = [FIFO, CONFIG, ".config.json.tmp", ".state.json.tmp", ".record.json.tmp", RECORD, STATE];
-        for name in names {
-            match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-        }
-        // By now the path could be another container's, if somebody has removed ours by hand.
-        let (own, other) = (rustix::fs::fstat(&self.dir), rustix::fs::lstat(&self.path));
-        if let (Ok(own), Ok(other)) = (own, other)
-            && (own.st_dev, own.st_ino) != (other.st_dev, other.st_ino)
-        {
-            return Ok(());
-        }
-        match rustix::fs::rmdir(&self.path) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            // Something that is not ours: the id must become free all the same.
-            Err(Errno::NOTEMPTY | Errno::EXIST) => std::fs::remove_dir_all(&self.path)
-                .map_err(|error| Error::new(format!("remove {}", self.path.display())).errno(error)),
-            Err(errno) => Err(failed(errno)),
-        }
     }
 
     /// The state as `state` and `list` print it.
@@ -532,19 +178,4 @@ pub(crate) fn state(root: &Root, id: &str) -> Result<()> {
     let report = container.report(host::open_proc()?, false)?;
     let text = serde_json::to_string_pretty(&report).map_err(|error| Error::new(error.to_string()))?;
     crate::logging::print(&text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_one_path_component() {
-        for id in ["a", "a_b+c.d-9", "...", "-"] {
-            assert!(check_id(id).is_ok(), "{id}");
-        }
-        for id in ["", ".", "..", "a/b", "a b", "a\n", "ä", &"x".repeat(256)] {
-            assert!(check_id(id).is_err(), "{id}");
-        }
-    }
 }

@@ -1,0 +1,196 @@
+//! Mount options: their table, and what a list of them comes to. Pure.
+
+use libc::{
+    MOUNT_ATTR__ATIME as ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_NODEV, MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_RDONLY, MOUNT_ATTR_RELATIME, MOUNT_ATTR_STRICTATIME,
+};
+
+use super::{Param, Propagation, c_string};
+use crate::error::{Error, Result};
+
+/// `MOUNT_ATTR_*` to set and to clear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attrs {
+    pub(crate) set: u64,
+    pub(crate) clr: u64,
+}
+
+impl Attrs {
+    /// Adds one option; a later one wins.
+    fn add(&mut self, option: Self) {
+        // The access-time flags are one field of the mask: whichever is set, the field must be cleared first.
+        let atime = |bits: u64| if bits & ATIME != 0 { ATIME } else { 0 };
+        self.set = (self.set & !option.clr & !atime(option.clr)) | option.set;
+        self.clr = (self.clr & !option.set) | option.clr;
+    }
+
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+enum Effect {
+    Set(u64),
+    Clear(u64),
+    /// A superblock flag by its name for fsconfig(2).
+    Super(&'static str),
+    /// As `Super`, accepted by mount(2) for every file system.
+    SuperOptional(&'static str),
+    Propagate(u64),
+    Bind(bool),
+    Remount,
+    CopyUp,
+    IdMap,
+    Nothing,
+}
+
+/// Every option that is not data of the file system (mount(8), config.md section Linux mount options).
+/// The recursive forms are these with an `r` before them.
+const OPTIONS: &[(&str, Effect)] = &[
+    ("defaults", Effect::Nothing),
+    ("ro", Effect::Set(MOUNT_ATTR_RDONLY)),
+    ("rw", Effect::Clear(MOUNT_ATTR_RDONLY)),
+    ("suid", Effect::Clear(MOUNT_ATTR_NOSUID)),
+    ("nosuid", Effect::Set(MOUNT_ATTR_NOSUID)),
+    ("dev", Effect::Clear(MOUNT_ATTR_NODEV)),
+    ("nodev", Effect::Set(MOUNT_ATTR_NODEV)),
+    ("exec", Effect::Clear(MOUNT_ATTR_NOEXEC)),
+    ("noexec", Effect::Set(MOUNT_ATTR_NOEXEC)),
+    ("diratime", Effect::Clear(MOUNT_ATTR_NODIRATIME)),
+    ("nodiratime", Effect::Set(MOUNT_ATTR_NODIRATIME)),
+    ("symfollow", Effect::Clear(MOUNT_ATTR_NOSYMFOLLOW)),
+    ("nosymfollow", Effect::Set(MOUNT_ATTR_NOSYMFOLLOW)),
+    // One field of three values: relatime (0, the kernel's default), noatime, strictatime.
+    ("atime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("noatime", Effect::Set(MOUNT_ATTR_NOATIME)),
+    ("relatime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("norelatime", Effect::Set(MOUNT_ATTR_STRICTATIME)),
+    ("strictatime", Effect::Set(MOUNT_ATTR_STRICTATIME)),
+    ("nostrictatime", Effect::Set(MOUNT_ATTR_RELATIME)),
+    ("sync", Effect::Super("sync")),
+    ("async", Effect::Super("async")),
+    ("dirsync", Effect::Super("dirsync")),
+    ("mand", Effect::Super("mand")),
+    ("nomand", Effect::Super("nomand")),
+    ("lazytime", Effect::Super("lazytime")),
+    ("nolazytime", Effect::Super("nolazytime")),
+    ("iversion", Effect::SuperOptional("iversion")),
+    ("noiversion", Effect::SuperOptional("noiversion")),
+    // Only about what the kernel logs while mounting.
+    ("silent", Effect::Nothing),
+    ("loud", Effect::Nothing),
+    ("remount", Effect::Remount),
+    ("bind", Effect::Bind(false)),
+    ("rbind", Effect::Bind(true)),
+    ("private", Effect::Propagate(libc::MS_PRIVATE)),
+    ("rprivate", Effect::Propagate(libc::MS_PRIVATE | libc::MS_REC)),
+    ("shared", Effect::Propagate(libc::MS_SHARED)),
+    ("rshared", Effect::Propagate(libc::MS_SHARED | libc::MS_REC)),
+    ("slave", Effect::Propagate(libc::MS_SLAVE)),
+    ("rslave", Effect::Propagate(libc::MS_SLAVE | libc::MS_REC)),
+    ("unbindable", Effect::Propagate(libc::MS_UNBINDABLE)),
+    ("runbindable", Effect::Propagate(libc::MS_UNBINDABLE | libc::MS_REC)),
+    ("tmpcopyup", Effect::CopyUp),
+    ("idmap", Effect::IdMap),
+    ("ridmap", Effect::IdMap),
+];
+
+/// The names of all options, sorted: those that are refused by name are not among them.
+pub(crate) fn option_names() -> Vec<String> {
+    let supported = OPTIONS.iter().filter(|(_, effect)| !matches!(effect, Effect::IdMap));
+    let recursive = OPTIONS.iter().filter(|(_, effect)| attrs(effect).is_some()).map(|(name, _)| format!("r{name}"));
+    let mut names: Vec<String> = supported.map(|(name, _)| (*name).to_owned()).chain(recursive).collect();
+    names.sort();
+    names
+}
+
+/// The options of one mount, before its kind is known.
+#[derive(Default)]
+pub(super) struct Options {
+    pub(super) attrs: Attrs,
+    pub(super) attrs_recursive: Attrs,
+    pub(super) propagation: Option<Propagation>,
+    pub(super) bind: Option<bool>,
+    pub(super) remount: bool,
+    pub(super) copy_up: bool,
+    /// Superblock flags.
+    pub(super) flags: Vec<Param>,
+    /// Data of the file system.
+    pub(super) data: Vec<Param>,
+}
+
+impl Options {
+    /// Reads `options`. What is no option of its own is data of the file system.
+    pub(super) fn parse(field: &str, texts: &[String]) -> Result<Self> {
+        let mut options = Self::default();
+        for (index, text) in texts.iter().enumerate() {
+            let at = format!("{field}.options[{index}]");
+            if let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == text) {
+                apply(&mut options, effect, index, &at)?;
+            } else if let Some((_, effect)) =
+                text.strip_prefix('r').and_then(|rest| OPTIONS.iter().find(|(name, _)| *name == rest))
+                && let Some(attrs) = attrs(effect)
+            {
+                options.attrs_recursive.add(attrs);
+            } else {
+                for item in text.split(',').filter(|item| !item.is_empty()) {
+                    let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+                    let value = value.map(|value| c_string(value.as_bytes(), &at)).transpose()?;
+                    let key = c_string(key.as_bytes(), &at)?;
+                    options.data.push(Param { key, value, option: Some(index), optional: false });
+                }
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn attrs(effect: &Effect) -> Option<Attrs> {
+    match *effect {
+        // All three access times share the field: it is cleared, then set.
+        Effect::Set(bits @ (MOUNT_ATTR_RELATIME | MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME)) => {
+            Some(Attrs { set: bits, clr: ATIME })
+        }
+        Effect::Set(set) => Some(Attrs { set, clr: 0 }),
+        Effect::Clear(clr) => Some(Attrs { set: 0, clr }),
+        _ => None,
+    }
+}
+
+fn apply(options: &mut Options, effect: &Effect, index: usize, at: &str) -> Result<()> {
+    if let Some(attrs) = attrs(effect) {
+        options.attrs.add(attrs);
+        return Ok(());
+    }
+    match *effect {
+        Effect::Super(name) | Effect::SuperOptional(name) => {
+            let key = c_string(name.as_bytes(), at)?;
+            let optional = matches!(effect, Effect::SuperOptional(_));
+            options.flags.push(Param { key, value: None, option: Some(index), optional });
+        }
+        Effect::Propagate(bits) => {
+            options.propagation = Some(Propagation { flag: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0 });
+        }
+        Effect::Bind(recursive) => options.bind = Some(recursive || options.bind == Some(true)),
+        Effect::Remount => options.remount = true,
+        Effect::CopyUp => options.copy_up = true,
+        Effect::IdMap => return Err(Error::at(at, "id-mapped mounts are not supported yet")),
+        Effect::Nothing | Effect::Set(_) | Effect::Clear(_) => {}
+    }
+    Ok(())
+}
+
+/// The propagation types of `linux.rootfsPropagation`.
+pub(crate) fn root_propagation(text: &str) -> Result<Propagation> {
+    let found = OPTIONS.iter().find(|(name, _)| *name == text).and_then(|(_, effect)| match effect {
+        Effect::Propagate(bits) => {
+            Some(Propagation { flag: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0 })
+        }
+        _ => None,
+    });
+    found.ok_or_else(|| {
+        Error::at("linux.rootfsPropagation", format!("rootfsPropagation={text} is not supported"))
+            .hint("[r]shared, [r]slave, [r]private or [r]unbindable")
+    })
+}
