@@ -261,7 +261,9 @@ fn failing_start_hook_fails_start() {
         let pid = container.pid();
         let output = container.start().fails();
         if ours() {
-            assert!(output.stderr.contains("hooks.startContainer[0]"), "{}", output.stderr);
+            for part in ["hooks.startContainer[0]", "busybox", "exit status 7"] {
+                assert!(output.stderr.contains(part), "{}", output.stderr);
+            }
         }
         wait_for_end(pid);
         assert!(!container.bundle.rootfs().join("log").exists(), "the program was run");

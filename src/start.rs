@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host;
 use crate::plan;
+use crate::spec;
 use crate::state::{Container, InitProcess, Record, Root, Status};
 use crate::sync::{EXECUTES, Fault, LENGTH};
 use crate::sys;
@@ -31,7 +32,8 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
     }
     open_gate(&gate, &process)?;
     if let Some(fault) = fault(&container)? {
-        let error = plan::explain_late(&fault);
+        let config = spec::parse(&container.config()?)?;
+        let error = plan::explain_late(&fault, &plan::late_hooks(config.spec.hooks().as_ref())?);
         return Err(if fault.is_hooks() { end(&proc, &container, &process, error) } else { error });
     }
     poststart(&container, &record, &process).map_err(|error| match container.lock() {

@@ -4,7 +4,7 @@ use crate::error::{Errno, Error};
 use crate::rootfs::plan::{MountKind, Param};
 use crate::sync::{Fault, START_CONTAINER, Step};
 
-use super::Plan;
+use super::{HookPlans, Plan};
 
 /// Writes the sentence for a fault.
 pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
@@ -12,9 +12,9 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
     let item = usize::from(fault.item);
     let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
     let error = match fault.step {
-        Step::Hook => return hook(plan, fault, item, &detail),
+        Step::Hook => return hook(&plan.hooks, fault, item, &detail),
         Step::NotFound | Step::NotExecutable => return program(plan, fault),
-        Step::Exec => return explain_late(fault),
+        Step::Exec => return explain_late(fault, &plan.hooks),
         step if (Step::MountTarget as u8..=Step::CopyUp as u8).contains(&(step as u8)) => mount(plan, fault, item),
         _ => simple(plan, fault.step, item),
     };
@@ -41,8 +41,8 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
     }
 }
 
-/// Writes the sentence for a fault that `start` finds, which has no plan.
-pub(crate) fn explain_late(fault: &Fault) -> Error {
+/// Writes the sentence for a fault that `start` finds, which has no plan, only the hooks of the configuration.
+pub(crate) fn explain_late(fault: &Fault, hooks: &HookPlans) -> Error {
     let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
     match fault.step {
         Step::Exec => {
@@ -57,10 +57,7 @@ pub(crate) fn explain_late(fault: &Fault) -> Error {
                 _ => error,
             }
         }
-        Step::Hook => {
-            let index = usize::from(fault.item).saturating_sub(START_CONTAINER);
-            hook_failed(&format!("hooks.startContainer[{index}]"), "", &failure(fault, 0), &detail)
-        }
+        Step::Hook => hook(hooks, fault, usize::from(fault.item), &detail),
         step => Error::new(format!("container init: {step:?}")).errno(Errno(fault.errno)),
     }
 }
@@ -132,11 +129,11 @@ fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
     }
 }
 
-fn hook(plan: &Plan, fault: &Fault, item: usize, output: &str) -> Error {
+fn hook(hooks: &HookPlans, fault: &Fault, item: usize, output: &str) -> Error {
     let (list, index) = if item >= START_CONTAINER {
-        (&plan.hooks.start_container, item - START_CONTAINER)
+        (&hooks.start_container, item - START_CONTAINER)
     } else {
-        (&plan.hooks.create_container, item)
+        (&hooks.create_container, item)
     };
     let (field, path) = list
         .get(index)

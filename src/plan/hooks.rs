@@ -56,7 +56,7 @@ pub(super) fn plan(hooks: Option<&Hooks>, process: Option<&ProcessPlan>) -> Resu
     Ok(plans)
 }
 
-/// Plans the hooks of a record.
+/// Plans the hooks of a record, or of a configuration whose process is on its way already.
 pub(crate) fn late(hooks: Option<&Hooks>) -> Result<HookPlans> {
     plan(hooks, None)
 }
