@@ -64,7 +64,8 @@ fetch_kernel() {
     cp "$work/kernel/boot/vmlinuz-$version" "$cache/vmlinuz.new"
     mv "$cache/vmlinuz.new" "$cache/vmlinuz"    # last: it stands for all of it
 }
-[ -e "$cache/vmlinuz" ] || fetch_kernel
+# Made by another version of this script, it may lack a module.
+[ "$cache/vmlinuz" -nt "${BASH_SOURCE[0]}" ] || fetch_kernel
 
 # The policies of guest/, compiled by the tools of the same apt sources, which are unpacked and not installed: .cache/guest/lsm/.
 compile_policies() {
