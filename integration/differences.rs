@@ -240,6 +240,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "run::program_that_is_a_directory", "words of runc", "runc's words, which callers look for"),
     d("crun", "run::program_that_is_not_there", "words of runc", "runc's words, which callers look for"),
     d("runc", "spec::a_capability_that_cannot_be_granted_is_a_warning", "the container runs, and a warning is logged", "config.md:289"),
+    d("runc", "run::sockets_of_socket_activation", "LISTEN_FDNAMES is passed on with the sockets that it names", "sd_listen_fds(3)"),
+    d("crun", "run::sockets_of_socket_activation", "sockets for another pid are not taken", "sd_listen_fds(3)"),
     d("crun", "spec::a_capability_that_cannot_be_granted_is_a_warning", "the container runs, and a warning is logged", "config.md:289"),
     d("runc", "spec::a_cgroup_that_was_there_before_is_not_deleted", "what create has not made is not deleted", "runtime.md:144"),
     d("crun", "spec::a_cgroup_that_was_there_before_is_not_deleted", "what create has not made is not deleted", "runtime.md:144"),

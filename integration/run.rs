@@ -241,6 +241,26 @@ fn a_program_is_looked_up_in_the_path_of_the_container() {
     });
 }
 
+/// Socket activation, sd_listen_fds(3): what is passed to the runtime itself is the program's.
+#[test]
+fn sockets_of_socket_activation() {
+    case(|| {
+        let bundle = Bundle::sh("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; cat <&3; readlink /proc/self/fd/4");
+        let file = bundle.directory.join("file");
+        fs::write(&file, "three\n").unwrap();
+        bundle.write();
+        let container = bundle.container();
+        for (pid, printed) in [("$$", "1 1 web\nthree\n"), ("1", "\n")] {
+            let script = format!(
+                "export LISTEN_PID={pid} LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$0\" \"$@\" 3<{} 4</dev/zero",
+                file.display()
+            );
+            let output = container.call_bundle("run", &[]).wrapped(["/bin/sh", "-c", &script]).run();
+            assert_eq!(output.stdout, printed, "{output:?}");
+        }
+    });
+}
+
 #[test]
 fn preserved_descriptors() {
     case(|| {

@@ -35,7 +35,10 @@ pub(crate) struct Request {
     pub(crate) pidfd_socket: Option<PathBuf>,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
+    /// Those of `listen_fds` too.
     pub(crate) preserve_fds: u32,
+    /// Sockets for the program, of socket activation.
+    pub(crate) listen_fds: u32,
     pub(crate) ends: Ends,
 }
 
@@ -100,6 +103,7 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         no_pivot: request.no_pivot,
         no_new_keyring: request.no_new_keyring,
         preserve_fds: request.preserve_fds,
+        listen: listen(request.listen_fds),
     };
     let plan = plan::make(&loaded.spec, &options, &facts(&host, lsm))?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
@@ -109,6 +113,15 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         log.debug(note);
     }
     Ok((plan, host, loaded.text))
+}
+
+/// What tells the program of sockets that are passed to it: it is pid 1 in its namespace (sd_listen_fds(3)).
+fn listen(count: u32) -> Vec<(&'static str, String)> {
+    if count == 0 {
+        return Vec::new();
+    }
+    let names = std::env::var("LISTEN_FDNAMES").ok().map(|names| ("LISTEN_FDNAMES", names));
+    [("LISTEN_FDS", count.to_string()), ("LISTEN_PID", "1".to_owned())].into_iter().chain(names).collect()
 }
 
 /// What of the host the plan depends on.

@@ -91,8 +91,8 @@ fn exit(log: &Log, result: Result<u8>, failure: u8) -> ExitCode {
 /// Before anything is opened: what was passed by the caller, and whose file we run from.
 fn prepare(command: &Command) -> Result<()> {
     let preserve_fds = match command {
-        Command::Create(create) => create.container.preserve_fds,
-        Command::Run(run) => run.container.preserve_fds,
+        Command::Create(create) => listen_fds().saturating_add(create.container.preserve_fds),
+        Command::Run(run) => listen_fds().saturating_add(run.container.preserve_fds),
         Command::Exec(exec) => exec.preserve_fds,
         _ => return Ok(()),
     };
@@ -196,9 +196,16 @@ fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
         pidfd_socket: options.pidfd_socket,
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
-        preserve_fds: options.preserve_fds,
+        preserve_fds: listen_fds().saturating_add(options.preserve_fds),
+        listen_fds: listen_fds(),
         ends,
     })
+}
+
+/// How many sockets were passed to this process, and not only to one above it (sd_listen_fds(3)).
+fn listen_fds() -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
 }
 
 /// The name under which this program was called: installed as `runc`, it is runc to its callers.

@@ -62,6 +62,8 @@ pub(crate) struct Options {
     pub(crate) no_new_keyring: bool,
     /// Descriptors 3, 4, ... that stay open in the container.
     pub(crate) preserve_fds: u32,
+    /// Variables that the program gets besides those of the configuration.
+    pub(crate) listen: Vec<(&'static str, String)>,
 }
 
 /// What will be done, by the parent and by the child.
@@ -125,11 +127,14 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let idmap = namespaces::idmap(linux, &namespaces)?;
     check_needs(spec, linux, &namespaces)?;
     let resources = linux.resources().as_ref();
-    let process = spec
+    let mut process = spec
         .process()
         .as_ref()
         .map(|process| process::plan(process, linux, facts, &namespaces, &mut warnings))
         .transpose()?;
+    if let Some(process) = &mut process {
+        options.listen.iter().try_for_each(|(name, value)| process.set_env(name, value))?;
+    }
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
     let annotations = annotations::all(spec)?;
     let acting = acting(&annotations)?;

@@ -58,6 +58,16 @@ pub(crate) struct Rlimit {
     pub(crate) hard: u64,
 }
 
+impl ProcessPlan {
+    /// Sets a variable, in place of one of the same name.
+    pub(super) fn set_env(&mut self, name: &str, value: &str) -> Result<()> {
+        let start = format!("{name}=");
+        self.env.retain(|entry| !entry.to_bytes().starts_with(start.as_bytes()));
+        self.env.push(c_string(format!("{start}{value}").as_bytes(), name)?);
+        Ok(())
+    }
+}
+
 pub(super) fn plan(
     process: &Process,
     linux: &Linux,
