@@ -56,6 +56,11 @@ macro_rules! table {
 }
 pub(crate) use table;
 
+fn last_mount(bundle: &mut Bundle, name: &str, value: Value) {
+    let last = bundle.config["mounts"].as_array().unwrap().len() - 1;
+    bundle.set(&format!("/mounts/{last}/{name}"), value);
+}
+
 pub(crate) fn set(bundle: &mut Bundle, pointer: &str, value: Value) {
     bundle.set(pointer, value);
 }
@@ -81,6 +86,11 @@ table! {
     scheduler_nice_is_too_large: |b| set(b, "/process/scheduler", json!({"policy": "SCHED_OTHER", "nice": 20})), ["process.scheduler.nice", "20"];
     scheduler_flag_is_unknown: |b| set(b, "/process/scheduler", json!({"policy": "SCHED_OTHER", "flags": ["BANANA"]})), ["process.scheduler.flags[0]", "BANANA"];
     scheduler_is_none_of_this_kernel: |b| set(b, "/process/scheduler", json!({"policy": "SCHED_ISO"})), ["process.scheduler", "SCHED_ISO", "EINVAL"];
+    idmap_has_no_gid_mappings: |b| { b.mount("/v", "bind", "/tmp", &["bind"]); last_mount(b, "uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}])); }, ["mounts[", "].gidMappings", "both uid and gid mappings"];
+    idmap_has_no_uid_mappings: |b| { b.mount("/v", "bind", "/tmp", &["bind"]); last_mount(b, "gidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}])); }, ["mounts[", "].uidMappings", "both uid and gid mappings"];
+    idmap_without_mappings_and_user_namespace: |b| { b.mount("/v", "bind", "/tmp", &["bind", "idmap"]); }, ["mounts[", "].options", "idmap without mappings"];
+    ridmap_without_mappings_and_user_namespace: |b| { b.mount("/v", "bind", "/tmp", &["rbind", "ridmap"]); }, ["mounts[", "].options", "idmap without mappings"];
+    idmap_of_a_tmpfs: |b| { b.mount("/v", "tmpfs", "tmpfs", &["idmap"]); }, ["mounts[", "].type", "tmpfs", "only supported for bind-mounts"];
     io_priority_has_no_class: |b| set(b, "/process/ioPriority", json!({"priority": 1})), ["process.ioPriority.class", "missing"];
     io_priority_has_no_level: |b| set(b, "/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE"})), ["process.ioPriority.priority", "missing"];
     io_priority_is_too_low: |b| set(b, "/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 8})), ["process.ioPriority.priority", "8"];

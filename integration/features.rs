@@ -86,6 +86,12 @@ fn both_versions_are_accepted() {
     });
 }
 
+fn refused(option: &str) -> String {
+    let mut bundle = Bundle::sh("true");
+    bundle.mount("/t", "none", "/tmp", &["bind", option]);
+    bundle.container().run().fails().stderr
+}
+
 #[test]
 fn every_mount_option_is_known() {
     case(|| {
@@ -94,6 +100,12 @@ fn every_mount_option_is_known() {
             inside("true", |bundle| {
                 match option.as_str() {
                     "bind" | "rbind" => bundle.mount("/t", "none", "/tmp", &[&option]),
+                    "idmap" | "ridmap" => {
+                        // Not with an effect, which the file system may not have: refused for what is missing.
+                        let output = refused(&option);
+                        assert!(output.contains("idmap without mappings"), "{output}");
+                        bundle
+                    }
                     "remount" => bundle.mount("/dev", "tmpfs", "tmpfs", &[&option]),
                     _ => bundle.mount("/t", "tmpfs", "tmpfs", &[&option]),
                 };
@@ -200,4 +212,9 @@ fn every_hook_is_run() {
             }
         }
     });
+}
+
+#[test]
+fn id_mapped_mounts_are_there() {
+    case(|| assert_eq!(document()["linux"]["mountExtensions"]["idmap"]["enabled"], true));
 }

@@ -36,6 +36,7 @@ mod errors;
 mod existing;
 mod features;
 mod hooks;
+mod idmap;
 mod inside;
 mod lifecycle;
 mod lsm;

@@ -379,7 +379,7 @@ fn remount_of_a_file_system() {
 // ---------------------------------------------------------------------------------------------- a host of its own
 
 /// A mount namespace for a test that needs mounts on the host's side. It ends with its process.
-struct Host {
+pub(crate) struct Host {
     holder: Running,
     _io: Io,
 }
@@ -396,7 +396,7 @@ impl Host {
     }
 
     /// Makes a call in it.
-    fn call(&self, call: Call) -> Call {
+    pub(crate) fn call(&self, call: Call) -> Call {
         call.below(["nsenter".to_owned(), format!("-m/proc/{}/ns/mnt", self.holder.pid()), "-F".into(), "--".into()])
     }
 
@@ -406,7 +406,7 @@ impl Host {
 }
 
 /// A bundle with a volume that has a tmpfs mounted at `sub`, in a host of its own.
-fn volume_with_a_mount_below(options: &[&str], script: &str, prepare: &str) -> (Host, Bundle) {
+pub(crate) fn volume_with_a_mount_below(options: &[&str], script: &str, prepare: &str) -> (Host, Bundle) {
     let mut bundle = Bundle::sh(script);
     let volume = bundle.directory.join("volume");
     fs::create_dir_all(volume.join("sub")).unwrap();

@@ -185,7 +185,7 @@ fn carry_out(
     make_rdt(&record, &plan, rollback)?;
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
-    let trees = open::trees(&plan, &record.cgroup)?;
+    let trees = open::trees(&plan, &record.cgroup, &host, &opened.joined)?;
     let gate = if request.ends == Ends::Created { Some(container.make_gate()?) } else { None };
     let namespaces = &plan.child.namespaces;
     let flags = if namespaces.needs_second_child() { 0 } else { namespaces.new };

@@ -39,7 +39,7 @@ fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
         .flags(names(plan::MEMORY_POLICY_FLAGS.iter().map(|(flag, _)| flag)))
         .build()?;
     let intel_rdt = IntelRdtBuilder::default().enabled(true).schemata(true).monitoring(true).build()?;
-    let idmap = IDMapBuilder::default().enabled(false).build()?;
+    let idmap = IDMapBuilder::default().enabled(true).build()?;
     let linux = LinuxFeatureBuilder::default()
         .namespaces(plan::NAMESPACES)
         .capabilities(capabilities)

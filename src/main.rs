@@ -11,6 +11,7 @@ mod exec;
 mod features;
 mod hooks;
 mod host;
+mod idmap;
 mod init;
 mod json;
 mod kill;

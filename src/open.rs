@@ -14,6 +14,7 @@ use crate::cgroups::{Cgroup, Version};
 use crate::error::{Error, Result};
 use crate::hooks::Output;
 use crate::host::Host;
+use crate::idmap;
 use crate::plan::{ChildPlan, HookOutput, Joined, Plan};
 use crate::rootfs::plan::{HostPath, MountKind};
 use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
@@ -87,9 +88,11 @@ fn sysctl_below(plan: &ChildPlan, first: &str) -> Option<&'static str> {
 
 /// Goes to the rootfs' directory, which the child inherits as its current one, in its own mount namespace; and copies
 /// the mounts.
-pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup) -> Result<Trees> {
+pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup, host: &Host, joined: &[OwnedFd]) -> Result<Trees> {
     rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
-    source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup)?)
+    let trees = source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup)?)?;
+    idmap::apply(plan, &trees, host, joined)?;
+    Ok(trees)
 }
 
 fn missing_root(rootfs: &HostPath) -> Error {

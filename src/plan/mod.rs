@@ -111,7 +111,7 @@ pub(crate) struct ChildPlan {
 }
 
 /// What is written to uid_map and gid_map, user_namespaces(7).
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdMap {
     pub(crate) uid: String,
     pub(crate) gid: String,
@@ -138,10 +138,12 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
     let annotations = annotations::all(spec)?;
     let acting = acting(&annotations)?;
+    let rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
+    check_idmaps(&rootfs, &namespaces)?;
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
     let rdt = rdt::plan(linux, &options.id, &mut warnings)?;
     let child = ChildPlan {
-        rootfs: rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?,
+        rootfs,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         sysctl: sysctl::plan(linux, &namespaces)?,
@@ -228,6 +230,18 @@ fn check_needs(spec: &Spec, linux: &Linux, namespaces: &Namespaces) -> Result<()
         }
     }
     Ok(())
+}
+
+/// A mount whose ids are mapped as the container's own needs a container with ids of its own.
+fn check_idmaps(rootfs: &RootfsPlan, namespaces: &Namespaces) -> Result<()> {
+    let without_map = |mount: &rootfs_plan::MountPlan| mount.idmap.as_ref().is_some_and(|idmap| idmap.map.is_none());
+    match rootfs.mounts.iter().position(without_map) {
+        Some(index) if !namespaces.has(libc::CLONE_NEWUSER) => {
+            let text = "idmap without mappings, and the container has no user namespace whose mappings could be used";
+            Err(Error::at(format!("mounts[{index}].options"), text).hint("give the mount uidMappings and gidMappings"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A host name: the kernel takes up to 64 bytes (`__NEW_UTS_LEN`).

@@ -182,11 +182,22 @@ pub(super) fn idmap(linux: &Linux, namespaces: &Namespaces) -> Result<Option<IdM
         let text = "user namespaces enabled, but no namespace path to join nor mappings to apply specified";
         return Err(Error::at(field, text));
     }
-    Ok(Some(IdMap { uid: lines(uid, "linux.uidMappings")?, gid: lines(gid, "linux.gidMappings")? }))
+    IdMap::new(uid, "linux.uidMappings", gid, "linux.gidMappings").map(Some)
 }
 
 fn not_enabled(field: &str) -> Error {
     Error::at(field, "user namespace mappings specified, but user namespace isn't enabled in the config")
+}
+
+impl IdMap {
+    pub(crate) fn new(
+        uid: &[LinuxIdMapping],
+        uid_field: &str,
+        gid: &[LinuxIdMapping],
+        gid_field: &str,
+    ) -> Result<Self> {
+        Ok(Self { uid: lines(uid, uid_field)?, gid: lines(gid, gid_field)? })
+    }
 }
 
 /// The kernel takes up to 340 lines (`UID_GID_MAP_MAX_EXTENTS`) in one write of less than a page.

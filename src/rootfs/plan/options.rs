@@ -41,7 +41,8 @@ enum Effect {
     Bind(bool),
     Remount,
     CopyUp,
-    IdMap,
+    /// Recursively or not.
+    IdMap(bool),
     Nothing,
 }
 
@@ -92,15 +93,14 @@ const OPTIONS: &[(&str, Effect)] = &[
     ("unbindable", Effect::Propagate(libc::MS_UNBINDABLE)),
     ("runbindable", Effect::Propagate(libc::MS_UNBINDABLE | libc::MS_REC)),
     ("tmpcopyup", Effect::CopyUp),
-    ("idmap", Effect::IdMap),
-    ("ridmap", Effect::IdMap),
+    ("idmap", Effect::IdMap(false)),
+    ("ridmap", Effect::IdMap(true)),
 ];
 
-/// The names of all options, sorted: those that are refused by name are not among them.
+/// The names of all options, sorted.
 pub(crate) fn option_names() -> Vec<String> {
-    let supported = OPTIONS.iter().filter(|(_, effect)| !matches!(effect, Effect::IdMap));
     let recursive = OPTIONS.iter().filter(|(_, effect)| attrs(effect).is_some()).map(|(name, _)| format!("r{name}"));
-    let mut names: Vec<String> = supported.map(|(name, _)| (*name).to_owned()).chain(recursive).collect();
+    let mut names: Vec<String> = OPTIONS.iter().map(|(name, _)| (*name).to_owned()).chain(recursive).collect();
     names.sort();
     names
 }
@@ -114,6 +114,8 @@ pub(super) struct Options {
     pub(super) bind: Option<bool>,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
+    /// Recursively or not.
+    pub(super) idmap: Option<bool>,
     /// Superblock flags.
     pub(super) flags: Vec<Param>,
     /// Data of the file system.
@@ -175,7 +177,7 @@ fn apply(options: &mut Options, effect: &Effect, index: usize, at: &str) -> Resu
         Effect::Bind(recursive) => options.bind = Some(recursive || options.bind == Some(true)),
         Effect::Remount => options.remount = true,
         Effect::CopyUp => options.copy_up = true,
-        Effect::IdMap => return Err(Error::at(at, "id-mapped mounts are not supported yet")),
+        Effect::IdMap(recursive) => options.idmap = Some(recursive),
         Effect::Nothing | Effect::Set(_) | Effect::Clear(_) => {}
     }
     Ok(())

@@ -1,0 +1,136 @@
+//! Id-mapped mounts: whose the files of a volume are, seen from inside and from the host.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::mounts::volume_with_a_mount_below;
+use crate::support::{Bundle, case, inside, skip};
+
+fn map(container: u32, host: u32, size: u32) -> Value {
+    json!([{"containerID": container, "hostID": host, "size": size}])
+}
+
+/// A volume on which root and 7 have a file each; None where the file system of the bundles cannot be id-mapped.
+fn volume(bundle: &mut Bundle, options: &[&str], maps: Option<(Value, Value)>) -> Option<PathBuf> {
+    let volume = bundle.directory.join("volume");
+    fs::create_dir(&volume).unwrap();
+    for (name, id) in [("root", 0), ("seven", 7)] {
+        fs::write(volume.join(name), "").unwrap();
+        chown(volume.join(name), Some(id), Some(id)).unwrap();
+    }
+    // In a user namespace the container's root cannot make it.
+    fs::create_dir(bundle.rootfs().join("v")).unwrap();
+    bundle.mount("/v", "bind", volume.to_str().unwrap(), options);
+    if let Some((uid, gid)) = maps {
+        let last = bundle.config["mounts"].as_array().unwrap().len() - 1;
+        bundle.set(&format!("/mounts/{last}/uidMappings"), uid).set(&format!("/mounts/{last}/gidMappings"), gid);
+    }
+    can_be_mapped().then_some(volume)
+}
+
+/// ext4, xfs and others since Linux 5.12, overlay 5.19, tmpfs 6.3.
+fn can_be_mapped() -> bool {
+    let mut probe = Bundle::sh("true");
+    let directory = probe.directory.display().to_string();
+    probe.mount("/v", "bind", &directory, &["bind"]);
+    let last = probe.config["mounts"].as_array().unwrap().len() - 1;
+    for name in ["uidMappings", "gidMappings"] {
+        probe.set(&format!("/mounts/{last}/{name}"), map(0, 0, 1));
+    }
+    let output = probe.container().run();
+    assert!(output.code() == 0 || output.stderr.contains("map the ids of the mount: Invalid argument"), "{output:?}");
+    output.code() == 0
+}
+
+const LOOK: &str = "stat -c '%n %u %g' /v/root /v/seven; touch /v/new";
+
+#[test]
+fn mappings_of_the_mount() {
+    case(|| {
+        let mut bundle = Bundle::sh(LOOK);
+        let maps = Some((map(0, 1000, 10), map(0, 2000, 10)));
+        let Some(volume) = volume(&mut bundle, &["bind"], maps) else { skip!("no id-mapped mounts here") };
+        bundle.set("/process/user", json!({"uid": 1003, "gid": 2004})).set("/process/capabilities", json!({}));
+        fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let container = bundle.container();
+        let output = container.run().ok();
+        assert_eq!(output.stdout, "/v/root 1000 2000\n/v/seven 1007 2007\n");
+        let new = fs::metadata(volume.join("new")).unwrap();
+        assert_eq!((new.uid(), new.gid()), (3, 4));
+    });
+}
+
+#[test]
+fn mappings_of_the_container() {
+    case(|| {
+        for option in ["idmap", "ridmap"] {
+            let mut bundle = Bundle::sh(LOOK);
+            let Some(volume) = volume(&mut bundle, &["rbind", option], None) else { skip!("no id-mapped mounts here") };
+            bundle.namespace("user", None);
+            bundle.set("/linux/uidMappings", map(0, 100_000, 65536)).set("/linux/gidMappings", map(0, 100_000, 65536));
+            let container = bundle.container();
+            let output = container.run().ok();
+            // On the volume ids are as in the container, whatever these are on the host.
+            assert_eq!(output.stdout, "/v/root 0 0\n/v/seven 7 7\n");
+            assert_eq!(fs::metadata(volume.join("new")).unwrap().uid(), 0);
+        }
+    });
+}
+
+#[test]
+fn mappings_of_a_user_namespace_that_is_joined() {
+    case(|| {
+        let mut bundle = Bundle::sh(LOOK);
+        let Some(volume) = volume(&mut bundle, &["bind", "idmap"], None) else { skip!("no id-mapped mounts here") };
+        let mut first = Bundle::sh(crate::support::WAITING);
+        first.namespace("user", None);
+        first.set("/linux/uidMappings", map(0, 200_000, 65536)).set("/linux/gidMappings", map(0, 200_000, 65536));
+        let first = first.container();
+        let _io = first.create_io();
+        bundle.namespace("user", Some(&format!("/proc/{}/ns/user", first.pid())));
+        let container = bundle.container();
+        assert_eq!(container.run().ok().stdout, "/v/root 0 0\n/v/seven 7 7\n");
+        assert_eq!(fs::metadata(volume.join("new")).unwrap().uid(), 0);
+    });
+}
+
+#[test]
+fn a_mount_below_is_mapped_with_ridmap_only() {
+    case(|| {
+        for (option, below) in [("idmap", "0"), ("ridmap", "1000")] {
+            let mut probe = Bundle::sh("true");
+            if volume(&mut probe, &["bind"], None).is_none() {
+                skip!("no id-mapped mounts here");
+            }
+            let (host, mut bundle) =
+                volume_with_a_mount_below(&["rbind", option], "stat -c %u /mnt /mnt/sub", "chown 0 VOLUME VOLUME/sub");
+            let last = bundle.config["mounts"].as_array().unwrap().len() - 1;
+            for name in ["uidMappings", "gidMappings"] {
+                bundle.set(&format!("/mounts/{last}/{name}"), map(0, 1000, 10));
+            }
+            let container = bundle.container();
+            let output = host.call(container.call_bundle("run", &[])).run().ok();
+            assert_eq!(output.stdout, format!("1000\n{below}\n"), "{option}");
+        }
+    });
+}
+
+#[test]
+fn ids_that_are_not_mapped_are_nobodys() {
+    case(|| {
+        let mut bundle = Bundle::sh("stat -c %u /v/root /v/seven");
+        let maps = Some((map(0, 1000, 1), map(0, 1000, 1)));
+        if volume(&mut bundle, &["bind"], maps).is_none() {
+            skip!("no id-mapped mounts here");
+        }
+        assert_eq!(bundle.container().run().ok().stdout, "1000\n65534\n");
+    });
+}
+
+#[test]
+fn without_an_idmap_nothing_is_mapped() {
+    case(|| assert_eq!(inside("stat -c %u /", |_| {}), "0\n"));
+}
