@@ -97,8 +97,13 @@ impl Spawned {
 }
 
 fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|errno| Error::new("socketpair").errno(errno))
+    let failed = |errno| Error::new("socketpair").errno(errno);
+    let (parent_end, child_end) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(failed)?;
+    // So that the kernel tells the pid of a second child.
+    rustix::net::sockopt::set_socket_passcred(&parent_end, true).map_err(failed)?;
+    Ok((parent_end, child_end))
 }
 
 /// Before the clone, so that none is lost between it and the first wait; the child sets its own mask before exec.
@@ -251,10 +256,7 @@ impl Supervisor<'_> {
         loop {
             match sync.receive() {
                 Ok(Message::Ready) => return Ok(Supervised { pid, pidfd, sync, terminal }),
-                Ok(Message::Spawned(second)) => {
-                    (pid, pidfd) = self.second_child(second, &pidfd)?;
-                    self.go_on(&sync, &pidfd)?;
-                }
+                Ok(Message::Spawned(second)) => (pid, pidfd) = self.second_child(second, &pidfd)?,
                 Ok(Message::NeedMaps) => {
                     self.write_maps(pid)?;
                     self.go_on(&sync, &pidfd)?;
@@ -298,9 +300,8 @@ impl Supervisor<'_> {
     }
 
     /// The first child is done; the second is our child too, so its pid cannot be another process' yet.
-    fn second_child(&mut self, pid: i32, first: &OwnedFd) -> Result<(Pid, OwnedFd)> {
+    fn second_child(&mut self, pid: Pid, first: &OwnedFd) -> Result<(Pid, OwnedFd)> {
         let failed = |errno| Error::at("linux.namespaces", "take over the second child").errno(errno);
-        let pid = Pid::from_raw(pid).ok_or_else(|| failed(rustix::io::Errno::SRCH))?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(failed)?;
         self.rollback.child(&pidfd)?;
         reap(first);

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  child                                   parent
-//!    Spawned(pid)    ──────────────────▶   (two children only) the second one's pid; the first exits
-//!                    ◀──────────────────   Continue, for the second
+//!    Spawned         ──────────────────▶   (two children only) by the second, whose pid the kernel adds; the first has
+//!                                          nothing to say: it may come to run after the second is ready
 //!    NeedMaps        ──────────────────▶   (new user namespace only) writes uid_map, gid_map
 //!                    ◀──────────────────   Continue
 //!    NeedDevices     ──────────────────▶   (with network devices only) moves them into the child's namespace
@@ -21,6 +21,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+use rustix::process::Pid;
 
 use crate::sys;
 
@@ -251,7 +252,8 @@ const NEED_DEVICES: u8 = 8;
 /// What the child says.
 #[derive(Debug)]
 pub(crate) enum Message {
-    Spawned(i32),
+    /// With the pid of who says it, in the parent's pid namespace.
+    Spawned(Pid),
     NeedMaps,
     NeedDevices,
     NeedHooks,
@@ -287,9 +289,9 @@ impl ChildEnd<'_> {
         self.ask(READY)
     }
 
-    /// The pid of the second child, in the parent's pid namespace.
-    pub(crate) fn spawned(&self, pid: i32) -> Result<(), Fault> {
-        self.send(&Fault::with_number(Step::SecondChild, pid).encode(SPAWNED))
+    /// The first words of a second child.
+    pub(crate) fn spawned(&self) -> Result<(), Fault> {
+        self.send(&Fault::with_number(Step::SecondChild, 0).encode(SPAWNED))
     }
 
     /// The pty's master.
@@ -316,7 +318,7 @@ impl ChildEnd<'_> {
 
     /// Waits for `Continue`. read(2) and write(2), not recv and send: these run under the container's seccomp filter,
     /// and every program needs them.
-    pub(crate) fn wait(&self) -> Result<(), Fault> {
+    fn wait(&self) -> Result<(), Fault> {
         let mut byte = [0u8];
         match rustix::io::retry_on_intr(|| rustix::io::read(self.0, &mut byte)) {
             Ok(1) => Ok(()),
@@ -352,7 +354,7 @@ impl ParentEnd {
     /// Waits for the next message.
     pub(crate) fn receive(&self) -> sys::Result<Message> {
         let mut bytes = [0u8; LENGTH];
-        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let received = rustix::io::retry_on_intr(|| {
             let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
@@ -361,22 +363,24 @@ impl ParentEnd {
         if received.bytes == 0 {
             return Ok(Message::End);
         }
+        let (mut sender, mut descriptor) = (None, None);
+        for part in control.drain() {
+            match part {
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                RecvAncillaryMessage::ScmRights(mut fds) => descriptor = fds.next(),
+                _ => {}
+            }
+        }
         let fault = Fault::decode(&bytes).ok_or(sys::Errno::PROTO)?;
         match bytes.first().copied().unwrap_or(0) {
-            SPAWNED => Ok(Message::Spawned(fault.errno)),
+            SPAWNED => sender.map(Message::Spawned).ok_or(sys::Errno::PROTO),
             NEED_MAPS => Ok(Message::NeedMaps),
             NEED_DEVICES => Ok(Message::NeedDevices),
             NEED_HOOKS => Ok(Message::NeedHooks),
             READY => Ok(Message::Ready),
             WARNING => Ok(Message::Warning(fault)),
             FAULT => Ok(Message::Fault(fault)),
-            TERMINAL => {
-                let fds = control.drain().find_map(|message| match message {
-                    RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-                    _ => None,
-                });
-                fds.map(Message::Terminal).ok_or(sys::Errno::PROTO)
-            }
+            TERMINAL => descriptor.map(Message::Terminal).ok_or(sys::Errno::PROTO),
             _ => Err(sys::Errno::PROTO),
         }
     }

@@ -83,12 +83,8 @@ impl Exec<'_> {
         }
         let flags = libc::CLONE_PARENT as u64;
         match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::SecondChild, errno))? {
-            Cloned::Parent { pid, .. } => {
-                sync.spawned(pid.as_raw_nonzero().get())?;
-                sys::exit_now(0)
-            }
-            // Not a word before the parent knows who we are: it would take it for the first child's.
-            Cloned::Child => sync.wait(),
+            Cloned::Parent { .. } => sys::exit_now(0),
+            Cloned::Child => sync.spawned(),
         }
     }
 }

@@ -24,15 +24,8 @@ pub(super) fn enter(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
     // The clone is the parent's child, as we are, and we are done.
     let flags = (namespaces.new | libc::CLONE_PARENT) as u64;
     match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::SecondChild, errno))? {
-        Cloned::Parent { pid, .. } => {
-            sync.spawned(pid.as_raw_nonzero().get())?;
-            sys::exit_now(0)
-        }
-        Cloned::Child => {
-            // Not a word before the parent knows who we are: it would take it for the first child's.
-            sync.wait()?;
-            after_join(init)
-        }
+        Cloned::Parent { .. } => sys::exit_now(0),
+        Cloned::Child => sync.spawned().and_then(|()| after_join(init)),
     }
 }
 
