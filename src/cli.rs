@@ -197,13 +197,13 @@ pub(crate) struct Exec {
     #[arg(long, value_name = "DIR")]
     pub(crate) cwd: Option<PathBuf>,
     /// A variable, NAME=value, besides those of the container; may be repeated
-    #[arg(long, short, value_name = "NAME=VALUE")]
+    #[arg(long, short, value_name = "NAME=VALUE", allow_hyphen_values = true)]
     pub(crate) env: Vec<String>,
     /// Allocate a terminal
     #[arg(long, short)]
     pub(crate) tty: bool,
     /// User, by numbers
-    #[arg(long, short, value_name = "UID[:GID]")]
+    #[arg(long, short, value_name = "UID[:GID]", allow_hyphen_values = true)]
     pub(crate) user: Option<String>,
     /// A supplementary group besides those of the container; may be repeated
     #[arg(long, short = 'g', value_name = "GID")]
@@ -263,42 +263,49 @@ pub(crate) struct Spec {
 /// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
 ///
 /// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
-/// nothing after the id of `exec`, where the words are those of another program.
+/// nothing after the id of `exec`, where the words are those of another program: a `--` says so to clap, too.
 pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let top = Cli::command();
     let mut command = &top;
     let (mut is_value, mut verbatim) = (true, false);
-    let mend = |word: OsString| {
+    let mut normal = Vec::new();
+    for word in words {
         let text = word.to_str().unwrap_or("");
         // The first word is our own name.
         if verbatim || std::mem::take(&mut is_value) {
-            return word;
+            normal.push(word);
+            continue;
         }
         let Some(option) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
             match command.find_subcommand(text) {
                 Some(subcommand) => command = subcommand,
                 None => verbatim = command.get_name() == "exec",
             }
-            return word;
+            normal.push(word);
+            if verbatim {
+                normal.push("--".into());
+            }
+            continue;
         };
         verbatim = word == "--";
+        let arguments = || command.get_arguments().chain(top.get_arguments());
         let name = option.trim_start_matches('-').split('=').next().unwrap_or("");
-        let known = |argument: &&clap::Arg| {
-            let long = argument.get_long() == Some(name);
-            long || argument.get_short().is_some_and(|short| name.ends_with(short) && !option.starts_with('-'))
+        let long = arguments().find(|argument| argument.get_long() == Some(name));
+        let takes_value = |argument: &clap::Arg| argument.get_action().takes_values();
+        let is_short = !option.starts_with('-') && long.is_none() && name != "help";
+        is_value = if is_short {
+            // `-du 1`, `-du1`: the first that takes a value has the rest of the word, or the next word.
+            let mut letters = option.chars();
+            let takes =
+                |letter| arguments().any(|argument| argument.get_short() == Some(letter) && takes_value(argument));
+            letters.any(takes) && letters.as_str().is_empty()
+        } else {
+            !option.contains('=') && long.is_some_and(takes_value)
         };
-        let argument = command.get_arguments().find(known).or_else(|| top.get_arguments().find(known));
-        is_value = !option.contains('=') && argument.is_some_and(|argument| argument.get_action().takes_values());
-        let long =
-            name.len() > 1 && (name == "help" || argument.is_some_and(|argument| argument.get_long() == Some(name)));
-        if !long || option.starts_with('-') {
-            return word;
-        }
-        let mut mended = OsString::from("-");
-        mended.push(&word);
-        mended
-    };
-    words.map(mend).collect()
+        let one_dash = !is_short && !option.starts_with('-');
+        normal.push(if one_dash { format!("-{text}").into() } else { word });
+    }
+    normal
 }
 
 #[cfg(test)]
@@ -345,6 +352,14 @@ mod tests {
         assert!(exec.tty && exec.cwd.is_none());
         assert_eq!((exec.id.as_str(), exec.env, exec.user.as_deref()), ("c", vec!["A=-b".to_owned()], Some("1")));
         assert_eq!(exec.args, ["find", "-tty", "--cwd=x"]);
+        for options in
+            [&["-dp/x/proc"][..], &["-du", "-1"], &["-d", "-cwd", "/c"], &["--detach", "-ueu"], &["-d", "--"]]
+        {
+            let words = [&["runtime", "exec"], options, &["c", "--help", "--", "-tty"]].concat();
+            let Ok(Some(Command::Exec(exec))) = parse(&words).map(|cli| cli.command) else { panic!("{words:?}") };
+            assert!(exec.id == "c" && exec.detach && !exec.tty, "{words:?}");
+            assert_eq!(exec.args, ["--help", "--", "-tty"], "{words:?}");
+        }
     }
 
     #[test]
