@@ -66,13 +66,13 @@ fn main() -> ExitCode {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    match prepare(&command).and_then(|()| Log::open(cli.global.log.as_deref(), format, cli.global.debug)) {
-        Ok(log) => {
-            // Of an exec, 1 could be the status of its program; runc answers 255.
-            let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
-            exit(&log, carry_out(command, &cli.global, &name, &log), failure)
-        }
-        Err(error) => exit(&Log::stderr(), Err(error), 1),
+    // Of an exec, 1 could be the status of its program; runc answers 255.
+    let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
+    // First: the log's descriptor must not be one of those that the caller has passed.
+    let prepared = prepare(&command);
+    match Log::open(cli.global.log.as_deref(), format, cli.global.debug) {
+        Ok(log) => exit(&log, prepared.and_then(|()| carry_out(command, &cli.global, &name, &log)), failure),
+        Err(error) => exit(&Log::stderr(), prepared.and(Err(error)), failure),
     }
 }
 
