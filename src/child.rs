@@ -70,7 +70,7 @@ fn attempt(
         }
         Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
         Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) if into.is_some() => return Ok(None),
-        Err(errno) => return Err(Error::at("linux.namespaces", "create the namespaces").errno(errno)),
+        Err(errno) => return Err(clone_failed(flags, errno)),
     };
     rollback.child(&pidfd)?;
     // A second child inherits them.
@@ -78,6 +78,16 @@ fn attempt(
     drop(child_end);
     let spawned = Spawned { pid, pidfd, sync: ParentEnd(parent_end) };
     Ok(if into.is_some() && spawned.was_killed_at_birth() { None } else { Some(spawned) })
+}
+
+fn clone_failed(flags: i32, errno: rustix::io::Errno) -> Error {
+    let error = if flags == 0 {
+        Error::new("clone the process")
+    } else {
+        Error::at("linux.namespaces", "create the namespaces")
+    };
+    let error = error.errno(errno);
+    if errno == rustix::io::Errno::AGAIN { error.hint(plan::NO_MORE_PROCESSES) } else { error }
 }
 
 impl Spawned {

@@ -48,6 +48,7 @@ steps! {
     JoinInit,
     MakeNamespaces,
     SecondChild,
+    ExecChild,
     CgroupNamespace,
     TimeNamespace,
     TimeOffsets,

@@ -82,7 +82,7 @@ impl Exec<'_> {
             return Ok(());
         }
         let flags = libc::CLONE_PARENT as u64;
-        match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::SecondChild, errno))? {
+        match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::ExecChild, errno))? {
             Cloned::Parent { .. } => sys::exit_now(0),
             Cloned::Child => sync.spawned(),
         }

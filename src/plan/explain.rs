@@ -36,10 +36,15 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
         (Step::Terminal, libc::ENOENT | libc::ENODEV) => {
             error.hint("mount a devpts at /dev/pts (a mount of type devpts)")
         }
+        (Step::SecondChild | Step::ExecChild, libc::EAGAIN) => error.hint(NO_MORE_PROCESSES),
         (Step::Keyring, libc::EDQUOT) => error.hint("raise kernel.keys.maxkeys and kernel.keys.maxbytes"),
         _ => error,
     }
 }
+
+/// clone(2), EAGAIN.
+pub(crate) const NO_MORE_PROCESSES: &str =
+    "a limit is reached: linux.resources.pids.limit, RLIMIT_NPROC of the user, kernel.pid_max or kernel.threads-max";
 
 /// Writes the sentence for a fault that `start` finds, which has no plan, only the hooks of the configuration.
 pub(crate) fn explain_late(fault: &Fault, hooks: &HookPlans) -> Error {
@@ -196,6 +201,7 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
             None => Error::at("linux.namespaces", "join"),
         },
         Step::MakeNamespaces | Step::SecondChild => Error::at("linux.namespaces", "create the namespaces"),
+        Step::ExecChild => Error::new("clone the process"),
         Step::CgroupNamespace => Error::at("linux.namespaces", "create the cgroup namespace"),
         Step::TimeNamespace => Error::at("linux.namespaces", "create the time namespace"),
         Step::TimeOffsets => {

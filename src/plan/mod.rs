@@ -24,7 +24,7 @@ use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
 pub(crate) use exec::{Changes, Wanted, exec_lsm, make_exec};
-pub(crate) use explain::{HookFailure, explain, explain_late, hook_failed};
+pub(crate) use explain::{HookFailure, NO_MORE_PROCESSES, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};
 pub(crate) use lsm::{Labels, Lsm, wanted as lsm_wanted};
 pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
