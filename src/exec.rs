@@ -158,19 +158,34 @@ fn root_of(host: &Host, init: &InitProcess) -> Result<OwnedFd> {
         .map_err(|errno| Error::new(format!("open /proc/{link}")).errno(errno))
 }
 
-/// `CLONE_NEW*` of the namespaces to join: those of the configuration. A process cannot join the user namespace in which
-/// it is already (setns(2)).
+/// `CLONE_NEW*` of the namespaces to join: those of the configuration, and those of whoever called `create`, which need
+/// not be ours. A process cannot join the user namespace in which it is already (setns(2)).
 fn kinds(host: &Host, plan: &Plan, init: &InitProcess) -> Result<i32> {
-    let kinds = plan.child.namespaces.kinds();
-    if kinds & libc::CLONE_NEWUSER == 0 {
-        return Ok(kinds);
-    }
-    let user = |pid: &str| {
-        let link = format!("{pid}/ns/user");
-        rustix::fs::statat(&host.proc, &link, AtFlags::empty())
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .map_err(|errno| Error::new(format!("stat /proc/{link}")).errno(errno))
+    let mut kinds = plan.child.namespaces.kinds();
+    let namespace = |pid: &str, name: &str| {
+        let link = format!("{pid}/ns/{name}");
+        match rustix::fs::statat(&host.proc, &link, AtFlags::empty()) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            // A kernel without this type.
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Error::new(format!("stat /proc/{link}")).errno(errno)),
+        }
     };
-    let same = user("self")? == user(&init.pid.as_raw_nonzero().to_string())?;
-    Ok(if same { kinds & !libc::CLONE_NEWUSER } else { kinds })
+    let init = init.pid.as_raw_nonzero().to_string();
+    let is_ours = |name: &str| Ok::<_, Error>(namespace("self", name)? == namespace(&init, name)?);
+    if kinds & libc::CLONE_NEWUSER != 0 && is_ours("user")? {
+        kinds &= !libc::CLONE_NEWUSER;
+    }
+    for (kind, name) in [
+        (libc::CLONE_NEWNET, "net"),
+        (libc::CLONE_NEWIPC, "ipc"),
+        (libc::CLONE_NEWUTS, "uts"),
+        (libc::CLONE_NEWCGROUP, "cgroup"),
+        (libc::CLONE_NEWTIME, "time"),
+    ] {
+        if kinds & kind == 0 && !is_ours(name)? {
+            kinds |= kind;
+        }
+    }
+    Ok(kinds)
 }
