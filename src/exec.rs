@@ -20,7 +20,7 @@ use crate::plan::{self, Changes, Plan, Wanted};
 use crate::rollback::Rollback;
 use crate::state::{InitProcess, Record, Root, Status};
 use crate::sync::{Message, ParentEnd};
-use crate::{cgroups, open, run, spec};
+use crate::{cgroups, open, run, spec, sys};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -74,6 +74,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     let kinds = kinds(&host, &plan, &init)?;
 
     let root = if kinds & libc::CLONE_NEWNS == 0 { Some(root_of(&host, &init)?) } else { None };
+    set_affinity(&plan)?;
     let mut rollback = Rollback::new();
     let executed = || -> Result<Executed> {
         let spawned = child::spawn(&plan, join, 0, &mut rollback, |sync, tasks| {
@@ -114,6 +115,14 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         return Ok(0);
     }
     run::wait(executed.pid, &executed.pidfd, executed.terminal)
+}
+
+/// Of this process, and so of the child until it is in the cgroup, whose processors may be others.
+fn set_affinity(plan: &Plan) -> Result<()> {
+    let initial = plan.child.process.as_ref().and_then(|process| process.exec_affinity.initial.as_ref());
+    initial
+        .map_or(Ok(()), |cpus| sys::sched_setaffinity(cpus))
+        .map_err(|errno| Error::at("process.execCPUAffinity.initial", "set it").errno(errno))
 }
 
 /// A program that runs.

@@ -42,9 +42,6 @@ impl Exec<'_> {
         die_with_parent(true)?;
         // Before anything of the container can see us (CVE-2016-9962).
         not_dumpable()?;
-        if let Some(cpus) = &process.exec_affinity.initial {
-            sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
-        }
         join_cgroup(self.tasks)?;
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.

@@ -267,7 +267,7 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
             Error::at(format!("process.rlimits[{item}]"), text)
         }
         Step::JoinInit => Error::new("join the namespaces of the container's init"),
-        Step::Affinity => Error::at("process.execCPUAffinity", "set it"),
+        Step::Affinity => Error::at("process.execCPUAffinity.final", "set it"),
         Step::MemoryPolicy => {
             let policy = process.and_then(|process| process.scheduling.memory_policy.as_ref());
             Error::at("linux.memoryPolicy", format!("set {}", policy.map_or("it", |policy| &policy.text)))
