@@ -74,6 +74,9 @@ impl Exec<'_> {
         sys::setns(self.init, self.kinds).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
         if self.kinds & libc::CLONE_NEWUSER != 0 {
             namespaces::take_root(Step::UserNamespaceRoot)?;
+            // The second child is seen from its first moment on, and a change of ids made us what
+            // /proc/sys/fs/suid_dumpable says.
+            not_dumpable()?;
         }
         if self.kinds & libc::CLONE_NEWPID == 0 {
             return Ok(());
