@@ -33,6 +33,7 @@ mod cli;
 mod cves;
 mod differences;
 mod errors;
+mod exec;
 mod existing;
 mod features;
 mod hooks;

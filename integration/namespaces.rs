@@ -23,7 +23,7 @@ fn own(name: &str) -> String {
     link(format!("/proc/self/ns/{name}"))
 }
 
-fn mappings(bundle: &mut Bundle) -> &mut Bundle {
+pub(crate) fn mappings(bundle: &mut Bundle) -> &mut Bundle {
     let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
     bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map)
 }
@@ -227,7 +227,7 @@ fn cgroup_namespace_hides_the_path() {
 
 // ---------------------------------------------------------------------------------------------- user
 
-fn user_namespaces() -> bool {
+pub(crate) fn user_namespaces() -> bool {
     Path::new("/proc/self/ns/user").exists() && text("/proc/sys/user/max_user_namespaces").trim() != "0"
 }
 

@@ -15,14 +15,14 @@ use serde_json::json;
 use crate::support::{Bundle, Call, Container, Lines, Running, case, deadline, readable, text, wait_for_end};
 
 /// A terminal as a user has one: what the user types and sees, and the other side.
-struct Terminal {
+pub(crate) struct Terminal {
     master: File,
-    screen: Lines,
-    slave: OwnedFd,
+    pub(crate) screen: Lines,
+    pub(crate) slave: OwnedFd,
 }
 
 impl Terminal {
-    fn new(rows: u16, columns: u16) -> Self {
+    pub(crate) fn new(rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -33,7 +33,7 @@ impl Terminal {
         Self { screen: Lines::new(master.try_clone().unwrap()), master: File::from(master), slave }
     }
 
-    fn types(&mut self, keys: &str) {
+    pub(crate) fn types(&mut self, keys: &str) {
         self.master.write_all(keys.as_bytes()).unwrap();
     }
 
@@ -192,7 +192,7 @@ pub(crate) fn create_with_console(container: &Container) -> Option<(OwnedFd, Vec
 
 /// Listens at `path` during a call; returns the one descriptor that is sent there, and the bytes beside it. `None`: the
 /// call failed.
-fn sent_to_socket(path: &Path, call: impl FnOnce() -> Call) -> Option<(OwnedFd, Vec<u8>)> {
+pub(crate) fn sent_to_socket(path: &Path, call: impl FnOnce() -> Call) -> Option<(OwnedFd, Vec<u8>)> {
     let listener = UnixListener::bind(path).unwrap();
     let running = call().spawn();
     // The runtime may wait for its partner: it is accepted before the end of the call is waited for.
@@ -303,10 +303,10 @@ fn console_socket_that_is_not_there() {
 // ---------------------------------------------------------------------------------------------- pidfd socket
 
 #[track_caller]
-fn is_pidfd_of_init(container: &Container, fd: &OwnedFd) {
+pub(crate) fn is_pidfd_of(pid: u32, fd: &OwnedFd) {
     // A pidfd shows its process in /proc/<pid>/fdinfo (pidfd_open(2)).
     let info = text(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()));
-    assert!(info.lines().any(|line| line == format!("Pid:\t{}", container.pid())), "{info}");
+    assert!(info.lines().any(|line| line == format!("Pid:\t{pid}")), "{info}");
 }
 
 #[test]
@@ -317,7 +317,7 @@ fn pidfd_socket_gets_a_pidfd_of_init() {
         let option = format!("--pidfd-socket={}", path.display());
         let (pidfd, payload) =
             sent_to_socket(&path, || container.call_bundle("create", &[&option])).expect("a descriptor");
-        is_pidfd_of_init(&container, &pidfd);
+        is_pidfd_of(container.pid(), &pidfd);
         assert_eq!(payload, b"standard", "the word of runc");
     });
 }
@@ -330,7 +330,7 @@ fn pidfd_socket_by_annotation() {
         bundle.set("/annotations", json!({"run.oci.pidfd_receiver": path.to_str().unwrap()}));
         let container = bundle.container();
         let (pidfd, _) = sent_to_socket(&path, || container.call_bundle("create", &[])).expect("a descriptor");
-        is_pidfd_of_init(&container, &pidfd);
+        is_pidfd_of(container.pid(), &pidfd);
     });
 }
 

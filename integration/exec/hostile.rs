@@ -1,0 +1,185 @@
+//! A container that attacks who joins it.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::{call, only_init_is_left};
+use crate::namespaces::{mappings, user_namespaces};
+use crate::support::{Bundle, Call, Container, busybox, case, runtime, scale, skip, with_io};
+
+/// CVE-2024-21626: a descriptor of the caller, or of the runtime, as working directory or as a way to the program.
+#[test]
+fn cve_2024_21626_descriptors_of_the_host() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let link = container.bundle.rootfs().join("link");
+        let open = "exec 3</ 4</proc 5<. 7</; exec \"$@\"";
+        let below = |call: Call| call.below(["sh", "-c", open, "sh"]).run();
+        for number in 3..20 {
+            let directory = format!("/proc/self/fd/{number}");
+            for cwd in [directory.clone(), format!("{directory}/etc"), format!("/proc/1/root{directory}")] {
+                let output = below(call(&container, &["--cwd", &cwd], &["sh", "-c", "pwd; ls ../../.."]));
+                assert!(output.code() == 255 && output.stdout.is_empty(), "cwd {cwd}: {output:?}");
+            }
+            for program in [format!("{directory}{}", busybox().display()), format!("{directory}/../bin/busybox")] {
+                let output = below(call(&container, &[], &[&program, "true"]));
+                assert_eq!(output.code(), 255, "program {program}: {output:?}");
+            }
+            symlink(&directory, &link).unwrap();
+            for cwd in ["/link", "/link/etc"] {
+                let output = below(call(&container, &["--cwd", cwd], &["true"]));
+                assert_eq!(output.code(), 255, "link to {directory}: {output:?}");
+            }
+            fs::remove_file(&link).unwrap();
+        }
+        only_init_is_left(&container);
+    });
+}
+
+/// Prints what it can see of other processes, until it is told to stop. `ls -l` is one process for all links.
+const WATCHER: &str = "echo ready; while [ ! -e /tmp/stop ]; do \
+                       ls -l /proc/[0-9]*/exe /proc/[0-9]*/cwd /proc/[0-9]*/root /proc/[0-9]*/fd/* 2>/dev/null; \
+                       done; echo end";
+
+/// Whether a container's own process may have this.
+fn is_harmless(target: &str) -> bool {
+    let starts = ["pipe:[", "/dev/null", "/memfd:output", "/proc/"];
+    target == "/" || target == "/bin/busybox" || starts.iter().any(|start| target.starts_with(start))
+}
+
+fn watched(edit: impl FnOnce(&mut Bundle)) {
+    let mut bundle = Bundle::sh(WATCHER);
+    edit(&mut bundle);
+    let container = bundle.container();
+    let mut io = container.create_io();
+    let reader = std::thread::spawn(move || {
+        assert_eq!(io.stdout.next(), "ready");
+        io.stdout.rest()
+    });
+    container.start().ok();
+    for _ in 0..scale() * 7 / 10 {
+        let output = call(&container, &[], &["true"]).run().ok();
+        assert_eq!(output.stderr, "");
+    }
+    fs::write(container.bundle.rootfs().join("tmp/stop"), "").unwrap();
+    let seen = reader.join().unwrap();
+    assert!(seen.ends_with("end\n"));
+    let targets: Vec<&str> = seen.lines().filter_map(|line| line.split_once(" -> ")).map(|(_, to)| to).collect();
+    assert!(targets.len() > 100, "the watcher saw nothing");
+    let found: Vec<&str> = targets.into_iter().filter(|target| !is_harmless(target)).collect();
+    assert!(found.is_empty(), "seen of the joining process: {found:?}");
+}
+
+/// CVE-2016-9962: the container's processes look into the joining one, which has descriptors of the host.
+#[test]
+fn cve_2016_9962_joining_process_cannot_be_looked_into() {
+    case(|| watched(|_| {}));
+}
+
+#[test]
+fn cve_2016_9962_in_a_user_namespace() {
+    case(|| {
+        if !user_namespaces() {
+            skip!("no user namespaces");
+        }
+        // Even by who has every right in the container's user namespace.
+        watched(|bundle| {
+            mappings(bundle.namespace("user", None)).capabilities(&["CAP_SYS_PTRACE", "CAP_SYS_ADMIN"]);
+            bundle.set("/process/noNewPrivileges", json!(false));
+        });
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- our own program
+
+/// A copy of the runtime, which an attack may overwrite.
+fn victim(container: &Container) -> (PathBuf, Vec<u8>) {
+    let copy = container.bundle.directory.join("victim");
+    fs::copy(runtime(), &copy).unwrap();
+    (copy.clone(), fs::read(&copy).unwrap())
+}
+
+fn call_victim(container: &Container, victim: &Path, command: &[&str]) -> Call {
+    let root = container.root().display().to_string();
+    Call::new(victim).args(["--root", &root, "exec", &container.id]).args(command)
+}
+
+/// Opens the program of the process that is not a busybox, holds it, and tries to write to it while it runs and when it
+/// has ended.
+const WRITER: &str = "mkfifo /tmp/fifo; echo ready; \
+    while :; do for p in /proc/[0-9]*; do \
+        exe=$(readlink $p/exe) || continue; \
+        case $exe in */busybox) continue;; esac; \
+        (: < $p/exe) 2>/dev/null && exec 9< $p/exe && break 2; \
+    done; done; \
+    echo opened; (echo x > /proc/self/fd/9) 2>/dev/null && echo written; (echo x > $p/exe) 2>/dev/null && echo written; \
+    cat /tmp/fifo > /dev/null; while [ -e $p/exe ]; do :; done; \
+    n=0; while [ $n -lt 100 ]; do (echo x > /proc/self/fd/9) 2>/dev/null && echo written; n=$((n + 1)); done; \
+    mount -o remount,rw /proc/self/fd/9 2>/dev/null && echo remounted; echo end; read line";
+
+/// CVE-2019-5736: the runtime's program is overwritten by way of /proc/PID/exe.
+fn overwritten(edit: impl FnOnce(&mut Bundle)) {
+    let mut bundle = Bundle::sh(WRITER);
+    edit(&mut bundle);
+    let container = bundle.container();
+    let mut io = container.create_io();
+    let (victim, before) = victim(&container);
+    container.start().ok();
+    assert_eq!(io.stdout.next(), "ready");
+    // The program is the runtime itself, which waits until somebody reads what it logs.
+    let command = ["/proc/self/exe", "--log=/tmp/fifo", "state", "nosuch"];
+    let running = call_victim(&container, &victim, &command).spawn();
+    let mut said = Vec::new();
+    while said.last().is_none_or(|word| word != "end") {
+        said.push(io.stdout.next());
+    }
+    running.wait().fails();
+    assert_eq!(said, ["opened", "end"]);
+    assert!(fs::read(&victim).unwrap() == before, "the runtime was overwritten");
+}
+
+#[test]
+fn cve_2019_5736_own_program_cannot_be_overwritten() {
+    case(|| {
+        overwritten(|_| {});
+        overwritten(|bundle| {
+            let capabilities = ["CAP_SYS_ADMIN", "CAP_DAC_OVERRIDE", "CAP_SYS_PTRACE", "CAP_FOWNER"];
+            bundle.capabilities(&capabilities).set("/process/noNewPrivileges", json!(false));
+        });
+    });
+}
+
+#[test]
+fn cve_2019_5736_script_whose_interpreter_is_the_runtime() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let (victim, before) = victim(&container);
+        let script = container.bundle.rootfs().join("bin/entry");
+        for line in ["#!/proc/self/exe", "#!/proc/self/exe delete", "#!/proc/thread-self/exe state"] {
+            fs::write(&script, format!("{line}\n")).unwrap();
+            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            call_victim(&container, &victim, &["entry"]).run().fails();
+        }
+        assert!(fs::read(&victim).unwrap() == before, "the runtime was overwritten");
+        only_init_is_left(&container);
+    });
+}
+
+/// What the caller has as standard streams must not become a way out: the null device is the container's.
+#[test]
+fn streams_of_the_null_device_are_the_containers() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let (exec, mut io) =
+            with_io(call(&container, &[], &["sh", "-c", "stat -L -c %m /proc/self/fd/2; stat -c %m /dev/null"]));
+        let null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let running = exec.stderr(null).spawn();
+        let said = io.stdout.rest();
+        running.wait().ok();
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines.len() == 2 && lines[0] == lines[1], "{said}");
+    });
+}
