@@ -203,8 +203,9 @@ pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<Own
     let Some(master) = master else { return Ok(None) };
     let failed = |errno: rustix::io::Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
     let size = plan.child.process.as_ref().and_then(|process| process.console_size);
-    // The caller's size before the program starts, so that it never sees 0 by 0.
-    let size = size.or_else(|| if console.is_none() { console::callers_size() } else { None });
+    // The caller's size, which it follows later, before the program starts, so that it never sees another, or 0 by 0.
+    let callers = if console.is_none() { console::callers_size() } else { None };
+    let size = callers.filter(|size| *size != (0, 0)).or(size);
     console::prepare(&master, size).map_err(failed)?;
     let Some(socket) = console else { return Ok(Some(master)) };
     let name = console::name(&master).map_err(failed)?;
