@@ -264,6 +264,41 @@ fn joined_user_namespace_with_what_belongs_to_it() {
     });
 }
 
+#[test]
+fn in_a_container_whose_root_was_moved() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.args(&["sleep", "100000"]);
+        let container = bundle.container();
+        container.call_bundle("create", &["--no-pivot"]).run().ok();
+        container.start().ok();
+        let pid = container.pid();
+        crate::support::eventually("init sleeps", || super::is_asleep(pid));
+        is_with_init(&container, &[]);
+        assert_eq!(printed(&container, &[], "ls -d /bin/busybox /..; ls / | wc -l"), "/..\n/bin/busybox\n8\n");
+    });
+}
+
+#[test]
+fn joined_mount_namespace() {
+    case(|| {
+        // One that still has the host's files, where the bundle is.
+        let host = crate::support::Call::new(crate::support::busybox()).args([
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 100000",
+        ]);
+        let (call, mut io) = crate::support::with_io(host);
+        let host = call.spawn();
+        assert_eq!(io.stdout.next(), "ready");
+        in_namespaces(|bundle| {
+            bundle.namespace("mount", Some(&format!("/proc/{}/ns/mnt", host.pid())));
+        });
+    });
+}
+
 /// Whoever calls exec may be in other namespaces than whoever called create.
 #[test]
 fn from_other_namespaces() {

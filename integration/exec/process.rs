@@ -204,6 +204,24 @@ fn cve_2022_29162_added_capabilities_are_not_inheritable() {
     });
 }
 
+/// Never ignored in silence: whoever asks for a label relies on it.
+#[test]
+fn labels_that_cannot_be_given_are_refused() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let process = container.bundle.directory.join("process.json");
+        let labelled = json!({"cwd": "/", "args": ["true"], "user": {"uid": 0, "gid": 0}, "apparmorProfile": "nosuch"});
+        fs::write(&process, labelled.to_string()).unwrap();
+        for options in [["--apparmor", "nosuch"], ["--process", process.to_str().unwrap()]] {
+            super::refused(&container, &options, &["true"], "apparmor");
+        }
+        if std::path::Path::new("/sys/fs/selinux").exists() {
+            skip!("SELinux is there");
+        }
+        super::refused(&container, &["--process-label", "nosuch"], &["true"], "selinux");
+    });
+}
+
 #[test]
 fn capability_that_does_not_exist() {
     case(|| {
@@ -358,6 +376,23 @@ fn tty_has_the_callers_size() {
         terminal.types("\n");
         assert_eq!(running.wait().code(), 4);
         only_init_is_left(&container);
+    });
+}
+
+/// consoleSize is of the terminal that the container was created on.
+#[test]
+fn tty_has_the_callers_size_whatever_the_container_has() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/process/consoleSize", json!({"height": 11, "width": 22}));
+        let (container, _io) = sleeping(bundle);
+        let mut terminal = Terminal::new(33, 77);
+        let running = on(&terminal, &container, "echo ready; read line; stty size; echo end");
+        terminal.screen.until("ready");
+        terminal.types("\n");
+        let screen = terminal.screen.until("end");
+        assert!(screen.contains("33 77"), "{screen}");
+        running.wait().ok();
     });
 }
 
