@@ -160,6 +160,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "errors::version_is_no_version", "ociVersion is SemVer", "config.md:17"),
     d("runc", "exec::a_program_that_is_a_directory", "the word is `is a directory`", "runc 1.2 and newer; moby's exit code 126"),
     d("runc", "exec::a_program_without_its_interpreter_is_an_error_of_exec", "a failed execve is an error of exec, not output of the container", "this project's command line; runc's exit code for errors of exec"),
+    d("runc", "exec::a_filter_that_kills_the_process_is_named", "the field is named", "this project's errors"),
     d("runc", "exec::an_error_is_one_object_in_the_log", "--preserve-fds counts the caller's descriptors, not runc's own", "runc's command line"),
     d("runc", "exec::hostile::cve_2019_5736_own_program_cannot_be_overwritten", "the runtime as the container's program waits for a reader of its --log (which the test needs)", "this project's command line"),
     d("runc", "exec::no_room_for_a_process_is_said_so", "the limit is named (runc crashes, or is faster: a race)", "ARCHITECTURE.md: nothing is executed twice in the container"),

@@ -259,6 +259,26 @@ fn an_error_is_one_object_in_the_log() {
     });
 }
 
+/// Without no_new_privs the filter has to be loaded before the ids are changed.
+#[test]
+fn a_filter_that_kills_the_process_is_named() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        let rule = json!({"names": ["setgroups"], "action": "SCMP_ACT_KILL_PROCESS"});
+        bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+        let (container, _io) = sleeping(bundle);
+        printed(&container, &[], "true");
+        let file = container.bundle.directory.join("process.json");
+        let user = json!({"uid": 0, "gid": 0});
+        let process = json!({"cwd": "/", "user": user, "args": ["true"], "noNewPrivileges": false});
+        fs::write(&file, process.to_string()).unwrap();
+        let options = ["--process", file.to_str().unwrap()];
+        refused(&container, &options, &[], "the profile has killed the process (SIGSYS)");
+        only_init_is_left(&container);
+        assert_eq!(container.status(), "running");
+    });
+}
+
 #[test]
 fn no_room_for_a_process_is_said_so() {
     case(|| {

@@ -353,13 +353,15 @@ pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Op
     // It may still live if it only closed its end; then nothing would end the wait.
     let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     let status = reap(pidfd);
-    if cgroup.oom_kills() > 0 {
+    let signal = status.and_then(|status| status.terminating_signal());
+    let who = if plan.is_exec() { "the process" } else { "container init" };
+    // Of an exec it may have been another process of the container, long ago.
+    if cgroup.oom_kills() > 0 && !plan.is_exec() {
         return Error::at("linux.resources.memory.limit", "container init was OOM-killed (memory limit too low?)");
     }
-    let signal = status.and_then(|status| status.terminating_signal());
     let filtered = plan.child.process.as_ref().is_some_and(|process| process.seccomp.is_some());
     if signal == Some(libc::SIGSYS) && filtered {
-        return Error::at("linux.seccomp", "the profile has killed container init (SIGSYS)").hint(
+        return Error::at("linux.seccomp", format!("the profile has killed {who} (SIGSYS)")).hint(
             "before the program is executed it must allow write, read, close_range, execve and what the program needs",
         );
     }
@@ -368,7 +370,12 @@ pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Op
         Some((_, Some(signal))) => format!(": signal {signal}"),
         _ => String::new(),
     };
-    let error = Error::new(format!("container init died before it was ready{how}"));
+    let error = Error::new(format!("{who} died before it was ready{how}"));
+    let error = if signal == Some(libc::SIGKILL) && cgroup.oom_kills() > 0 {
+        error.hint("linux.resources.memory.limit may be too low: the container has had OOM kills")
+    } else {
+        error
+    };
     match errno {
         Some(errno) => error.errno(errno),
         None => error,

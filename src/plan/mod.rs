@@ -90,6 +90,13 @@ pub(crate) struct Plan {
     pub(crate) notes: Vec<String>,
 }
 
+impl Plan {
+    /// Whether it is of a further process of a container, which has no root of its own.
+    pub(crate) fn is_exec(&self) -> bool {
+        self.rootfs.0.as_os_str().is_empty()
+    }
+}
+
 /// What the child does. It sees this through the memory that clone3 copied.
 #[derive(Debug)]
 pub(crate) struct ChildPlan {
