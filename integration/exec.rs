@@ -236,7 +236,7 @@ fn words_of_a_missing_command() {
         let (container, _io) = Container::running();
         refused(&container, &[], &[], "args");
         let file = container.bundle.directory.join("process.json");
-        fs::write(&file, json!({"cwd": "/", "user": {}, "args": []}).to_string()).unwrap();
+        fs::write(&file, json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": []}).to_string()).unwrap();
         refused(&container, &["--process", file.to_str().unwrap()], &[], "args must not be empty");
     });
 }

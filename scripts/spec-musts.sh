@@ -26,7 +26,7 @@ exist() {
         last=${name##*::}
         case $name in
             *::tests::*) path=$1/src/${name%%::tests::*} path=${path//:://}; files=("$path.rs" "$path/mod.rs" "$path/tests.rs") ;;
-            *)           files=("$1/integration/${name%%::*}.rs") ;;
+            *)           path=${name%::*} files=("$1/integration/${path//:://}.rs") ;;
         esac
         grep -qsE "^ *(fn $last\(\)|$last: )" "${files[@]}" || complain "$name: no such test"
     done < <(named "$1")

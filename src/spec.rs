@@ -38,7 +38,7 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     // As a field of a configuration, so that errors name fields as they do there.
     let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", read(path)?.as_slice(), b"}"].concat();
-    let loaded = parse(&text)?;
+    let loaded = parse_file("process.json", &text)?;
     for warning in &loaded.warnings {
         log.warning(warning);
     }
@@ -78,13 +78,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a configuration. A type error is fatal and names the field and the line.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
+    parse_file("config.json", bytes)
+}
+
+/// As [`parse`], with the name of the file for errors.
+fn parse_file(file: &str, bytes: &[u8]) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => check(bytes).map(|()| Loaded {
+        Ok(spec) => check(file, bytes).map(|()| Loaded {
             warnings: old_rdt_fields(&spec, bytes),
             spec: with_presence(spec, bytes),
             text: Vec::new(),
         }),
-        Err(error) => parse_again(bytes, &error),
+        Err(error) => parse_again(file, bytes, &error),
     }
 }
 
@@ -102,16 +107,16 @@ fn with_presence(mut spec: Spec, bytes: &[u8]) -> Spec {
 }
 
 /// What the types do not show.
-fn check(bytes: &[u8]) -> Result<()> {
+fn check(file: &str, bytes: &[u8]) -> Result<()> {
     match json::mistake(bytes) {
         None => Ok(()),
-        Some((field, what, line)) => Err(at(&field, format!("{what} (config.json line {line})"))),
+        Some((field, what, line)) => Err(at(&field, format!("{what} ({file} line {line})"))),
     }
 }
 
 /// The slow path: finds out which field is wrong, takes unknown capabilities out, and gives flags of the scheduler the
 /// names that oci-spec 0.10 knows them by.
-fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
+fn parse_again(file: &str, bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
     let field = json::path_at(bytes, error.line(), error.column());
     if (field.starts_with("process.capabilities.") || field.starts_with("process.scheduler.flags"))
         && let Ok(mut value) = serde_json::from_slice(bytes)
@@ -119,13 +124,13 @@ fn parse_again(bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
         let mut warnings = drop_unknown_capabilities(&mut value);
         if rename_scheduler_flags(&mut value) || !warnings.is_empty() {
             // The value has lost the second of two equal names.
-            check(bytes)?;
-            let loaded = parse(value.to_string().as_bytes())?;
+            check(file, bytes)?;
+            let loaded = parse_file(file, value.to_string().as_bytes())?;
             warnings.extend(loaded.warnings);
             return Ok(Loaded { warnings, ..loaded });
         }
     }
-    Err(located(&field, error))
+    Err(located(file, &field, error))
 }
 
 /// config.md says `SCHED_FLAG_RESET_ON_FORK` and `SCHED_FLAG_DL_OVERRUN`. True if something was renamed.
@@ -149,10 +154,10 @@ fn at(field: &str, text: String) -> Error {
 }
 
 /// serde's message, with its position moved to where our messages have it.
-fn located(field: &str, error: &serde_json::Error) -> Error {
+fn located(file: &str, field: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let text = text.rfind(" at line ").and_then(|at| text.get(..at)).unwrap_or(&text);
-    let position = format!("(config.json line {})", error.line());
+    let position = format!("({file} line {})", error.line());
     if let Some(missing) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let field = if field.is_empty() { missing.to_owned() } else { format!("{field}.{missing}") };
         return Error::at(field, format!("is missing {position}"));
