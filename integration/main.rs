@@ -45,6 +45,7 @@ mod mounts;
 mod namespaces;
 mod netdevices;
 mod parallel;
+mod pause;
 mod required;
 mod run;
 mod scheduling;

@@ -73,6 +73,10 @@ pub(crate) enum Command {
     Kill(Kill),
     /// Delete a container: its cgroups, its state, and with --force its processes
     Delete(Delete),
+    /// Suspend all processes of a container
+    Pause(Id),
+    /// Let the processes of a paused container go on
+    Resume(Id),
     /// Write an example configuration
     Spec(Spec),
     /// Run a further process in a container

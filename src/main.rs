@@ -19,6 +19,7 @@ mod list;
 mod logging;
 mod netdev;
 mod open;
+mod pause;
 mod plan;
 mod rdt;
 mod rollback;
@@ -151,6 +152,8 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
             };
             list::list(&root, format, list.quiet, log).map(|()| 0)
         }
+        Command::Pause(pause) => pause::pause(&root, &pause.id).map(|()| 0),
+        Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
         Command::Spec(_) | Command::Features => Ok(0),

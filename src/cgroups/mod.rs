@@ -4,6 +4,7 @@
 //! What to write is decided in [`settings`] and [`devices`], which are pure; [`v1`] and [`v2`] know where files are.
 
 pub(crate) mod devices;
+mod freezer;
 mod layout;
 pub(crate) mod settings;
 mod v1;

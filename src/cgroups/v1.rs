@@ -1,13 +1,12 @@
-//! What only the old hierarchies need: cpuset inheritance, device lists, freeze and kill.
+//! What only the old hierarchies need: cpuset inheritance, device lists, kill.
 //!
 //! Runs in: parent.
 
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{Cgroup, devices, read_file, write_file};
+use super::{Cgroup, devices, freezer, read_file, write_file};
 use crate::error::{Error, Result};
 
 /// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
@@ -55,19 +54,7 @@ pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
     }
     let killed = cgroup.kill_each();
     if let Some(dir) = freezer {
-        thaw(dir)?;
+        freezer::thaw_v1(dir)?;
     }
     killed
-}
-
-fn thaw(dir: &Path) -> Result<()> {
-    // The kernel may still be freezing and answer EBUSY for a moment (kernel/cgroup/legacy_freezer.c).
-    for _ in 0..100 {
-        match write_file(dir, "freezer.state", b"THAWED") {
-            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
-            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
-            Err(errno) => return Err(Error::new(format!("thaw {}", dir.display())).errno(errno)),
-        }
-    }
-    Err(Error::new(format!("thaw {}", dir.display())).errno(Errno::BUSY))
 }

@@ -1,0 +1,141 @@
+//! `pause` and `resume`: all processes stand still, and go on; what a paused container's other commands do is in
+//! `lifecycle.rs`.
+
+use std::fs;
+
+use crate::support::{Container, case, cgroup_v2, eventually, hierarchies, runtime, skip, text, wait_for_end};
+
+/// Answers each line, by a child of its own.
+const ECHO: &str = "echo ready; while read line; do sh -c \"echo got $line\"; done";
+
+/// Whether the kernel says that every process of the container is frozen.
+fn frozen(container: &Container) -> bool {
+    match cgroup_v2() {
+        true => text(container.cgroup("").unwrap().join("cgroup.events")).contains("frozen 1"),
+        false => text(container.cgroup("freezer").unwrap().join("freezer.state")).trim() == "FROZEN",
+    }
+}
+
+fn has_freezer() -> bool {
+    cgroup_v2() || hierarchies().iter().any(|one| one.controllers.iter().any(|name| name == "freezer"))
+}
+
+#[test]
+fn a_paused_container_stands_still_and_goes_on() {
+    case(|| {
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let (container, mut io) = Container::created(ECHO);
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        for line in ["one", "two"] {
+            let output = container.command(&["pause"], &[]).ok();
+            assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
+            assert!(frozen(&container));
+            assert_eq!(container.status(), "paused");
+            io.write(&format!("{line}\n"));
+            container.command(&["resume"], &[]).ok();
+            assert_eq!(container.status(), "running");
+            assert_eq!(io.stdout.next(), format!("got {line}"));
+        }
+    });
+}
+
+#[test]
+fn a_created_container_can_be_paused_and_started_afterwards() {
+    case(|| {
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let (container, mut io) = Container::created(ECHO);
+        container.command(&["pause"], &[]).ok();
+        assert_eq!(container.status(), "paused");
+        container.start().fails();
+        container.command(&["resume"], &[]).ok();
+        assert_eq!(container.status(), "created");
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+    });
+}
+
+#[test]
+fn processes_that_fork_all_the_time_are_frozen() {
+    case(|| {
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let forks = "for i in 1 2 3 4; do while :; do (:); done & done; echo ready; wait";
+        let (container, mut io) = Container::created(forks);
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        for _ in 0..3 {
+            container.command(&["pause"], &[]).ok();
+            assert!(frozen(&container));
+            container.command(&["resume"], &[]).ok();
+            assert!(!frozen(&container));
+        }
+    });
+}
+
+#[test]
+fn processes_in_cgroups_below_are_frozen() {
+    case(|| {
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let (container, _io) = Container::running();
+        let freezer = container.cgroup(if cgroup_v2() { "" } else { "freezer" }).unwrap();
+        let below = freezer.join("below");
+        fs::create_dir(&below).unwrap();
+        fs::write(below.join("cgroup.procs"), container.pid().to_string()).unwrap();
+        container.command(&["pause"], &[]).ok();
+        assert!(frozen(&container));
+        eventually("the cgroup below is frozen", || match cgroup_v2() {
+            true => text(below.join("cgroup.events")).contains("frozen 1"),
+            false => text(below.join("freezer.state")).trim() == "FROZEN",
+        });
+        assert_eq!(container.status(), "paused");
+        container.command(&["resume"], &[]).ok();
+        assert_eq!(container.status(), "running");
+    });
+}
+
+#[test]
+fn what_was_paused_can_be_killed_and_deleted() {
+    case(|| {
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let (container, _io) = Container::running();
+        let pid = container.pid();
+        container.command(&["pause"], &[]).ok();
+        container.command(&["kill"], &["KILL"]).ok();
+        wait_for_end(pid);
+        assert_eq!(container.status(), "stopped");
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+        let (container, _io) = Container::running();
+        container.command(&["pause"], &[]).ok();
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn a_container_is_thawed_when_its_pause_fails() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        let (container, _io) = Container::running();
+        let cgroup = container.cgroup("").unwrap();
+        // A file that cannot be read, where the kernel would say that all are frozen.
+        let mount = format!("mount --bind /proc/1/clear_refs {}/cgroup.events && exec \"$@\"", cgroup.display());
+        let pause = container.call(["pause", &container.id]);
+        let output = pause.below(["unshare", "-m", "sh", "-c", &mount, "sh"]).run().fails();
+        assert!(output.stderr.contains("freeze "), "{}: {}", runtime().display(), output.stderr);
+        assert_eq!(text(cgroup.join("cgroup.freeze")).trim(), "0");
+        assert_eq!(container.status(), "running");
+    });
+}

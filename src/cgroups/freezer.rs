@@ -1,0 +1,107 @@
+//! Freezing and thawing: the freezer of v1, also on a hybrid host, and `cgroup.freeze` of v2. Runs in: parent.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Cgroup, Version, read_file, write_file};
+use crate::error::{Error, Result};
+
+/// How long the kernel may take to stop all processes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// Freezes all processes, and returns when they are; on an error they are thawed.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        let dir = self.freezer()?;
+        let frozen = match self.version {
+            Version::V1 => freeze_v1(dir),
+            Version::V2 => freeze_v2(dir),
+        };
+        // Half frozen processes, of a container that is not paused, would be a mystery to everybody.
+        frozen.map_err(|error| match self.thaw() {
+            Ok(()) => error,
+            Err(failure) => error.undo(&failure),
+        })
+    }
+
+    /// Lets all processes go on.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        let dir = self.freezer()?;
+        match self.version {
+            Version::V1 => thaw_v1(dir),
+            Version::V2 => write_file(dir, "cgroup.freeze", b"0").map_err(|errno| failed("thaw", dir).errno(errno)),
+        }
+    }
+
+    fn freezer(&self) -> Result<&Path> {
+        self.dir("freezer").ok_or_else(|| Error::new("cgroup controller \"freezer\" is not mounted on this host"))
+    }
+}
+
+fn failed(what: &str, dir: &Path) -> Error {
+    Error::new(format!("{what} {}", dir.display()))
+}
+
+/// FREEZING becomes FROZEN when it is read after all processes have stopped; a process that was forked meanwhile may
+/// need another write (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
+fn freeze_v1(dir: &Path) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_micros(100);
+    loop {
+        let state = write_file(dir, "freezer.state", b"FROZEN").and_then(|()| read_file(dir, "freezer.state"));
+        if state.map_err(|errno| failed("freeze", dir).errno(errno))?.trim() == "FROZEN" {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(not_frozen(dir));
+        }
+        // v1 has no event to wait for, so this polls, with growing pauses.
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
+
+fn freeze_v2(dir: &Path) -> Result<()> {
+    let refused = |errno: Errno| failed("freeze", dir).errno(errno);
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let events = rustix::fs::open(dir.join("cgroup.events"), flags, Mode::empty()).map_err(refused)?;
+    write_file(dir, "cgroup.freeze", b"1").map_err(refused)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Read anew before each poll, which tells what has changed since the last read of this descriptor.
+        let mut text = [0; 256];
+        let length = rustix::io::pread(&events, &mut text, 0).map_err(refused)?;
+        if text.get(..length).is_some_and(|text| text.split(|&byte| byte == b'\n').any(|line| line == b"frozen 1")) {
+            return Ok(());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| not_frozen(dir))?;
+        match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+            Ok(0) => return Err(not_frozen(dir)),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(refused(errno)),
+        }
+    }
+}
+
+fn not_frozen(dir: &Path) -> Error {
+    failed("freeze", dir)
+        .kernel(format!("not all processes are frozen after {} s", PATIENCE.as_secs()))
+        .hint("one of them may wait in the kernel, for a device or a network file system; none is frozen now")
+}
+
+pub(super) fn thaw_v1(dir: &Path) -> Result<()> {
+    // The kernel may still be freezing and answer EBUSY for a moment (kernel/cgroup/legacy_freezer.c).
+    for _ in 0..100 {
+        match write_file(dir, "freezer.state", b"THAWED") {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => return Ok(()),
+            Err(Errno::BUSY) => std::thread::sleep(Duration::from_millis(1)),
+            Err(errno) => return Err(failed("thaw", dir).errno(errno)),
+        }
+    }
+    Err(failed("thaw", dir).errno(Errno::BUSY))
+}
