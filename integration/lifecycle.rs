@@ -34,6 +34,7 @@ const MATRIX: &[Row] = &[
     Row(Missing, &["delete", "--force"], &[], 0, "", Missing),
     Row(Missing, &["pause"], &[], 1, "does not exist", Missing),
     Row(Missing, &["resume"], &[], 1, "does not exist", Missing),
+    Row(Missing, &["update"], &["--pids-limit", "9"], 1, "does not exist", Missing),
     Row(Created, &["state"], &[], 0, "created", Created),
     Row(Created, &["start"], &[], 0, "", Running),
     Row(Created, &["kill"], &["KILL"], 0, "", Stopped),
@@ -44,6 +45,7 @@ const MATRIX: &[Row] = &[
     Row(Created, &["run"], &[], 1, "already exists", Created),
     Row(Created, &["pause"], &[], 0, "", Paused),
     Row(Created, &["resume"], &[], 1, "container not paused", Created),
+    Row(Created, &["update", "--pids-limit", "9"], &[], 0, "", Created),
     Row(Running, &["state"], &[], 0, "running", Running),
     Row(Running, &["start"], &[], 1, "cannot start an already running container", Running),
     Row(Running, &["kill"], &["0"], 0, "", Running),
@@ -75,6 +77,7 @@ const MATRIX: &[Row] = &[
     Row(Stopped, &["run"], &[], 1, "already exists", Stopped),
     Row(Stopped, &["pause"], &[], 1, "container not running", Stopped),
     Row(Stopped, &["resume"], &[], 1, "container not paused", Stopped),
+    Row(Stopped, &["update"], &["--pids-limit", "9"], 1, "container not running", Stopped),
 ];
 
 /// A container in a state. Its standard streams have to be kept: it runs until they are closed.

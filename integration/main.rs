@@ -52,3 +52,4 @@ mod scheduling;
 mod spec;
 mod support;
 mod tty;
+mod update;

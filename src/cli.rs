@@ -1,9 +1,13 @@
 //! The command line: types and help texts only.
 
+mod update;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub(crate) use update::Update;
 
 /// A low-level OCI container runtime, a replacement for runc.
 #[derive(Debug, Parser)]
@@ -73,6 +77,8 @@ pub(crate) enum Command {
     Kill(Kill),
     /// Delete a container: its cgroups, its state, and with --force its processes
     Delete(Delete),
+    /// Change the resource limits of a container
+    Update(Box<Update>),
     /// Suspend all processes of a container
     Pause(Id),
     /// Let the processes of a paused container go on
@@ -338,6 +344,22 @@ mod tests {
             let Ok(Some(Command::Create(create))) = parsed else { panic!("{words:?}: {parsed:?}") };
             assert_eq!(create.container.bundle, Some(PathBuf::from("/b")), "{words:?}");
             assert!(create.container.no_pivot && create.id == "c", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_negative_number_is_a_value() {
+        for words in [
+            ["runtime", "update", "--memory", "-1", "--cpu-quota=-1", "-pids-limit", "-1", "-r", "-", "c"],
+            ["runtime", "update", "c", "-r", "-", "--pids-limit", "-1", "-cpu-quota", "-1", "-memory=-1"],
+        ] {
+            let parsed = parse(&words).map(|cli| cli.command);
+            let Ok(Some(Command::Update(update))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert_eq!(
+                (update.memory.as_deref(), update.cpu_quota, update.pids_limit),
+                (Some("-1"), Some(-1), Some(-1))
+            );
+            assert_eq!((update.id.as_str(), update.resources), ("c", Some(PathBuf::from("-"))));
         }
     }
 

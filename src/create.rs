@@ -259,7 +259,7 @@ fn make_rdt(record: &Record, plan: &Plan, rollback: &mut Rollback) -> Result<()>
     let (Some(groups), Some(plan)) = (&record.rdt, &plan.rdt) else { return Ok(()) };
     groups.make_class()?;
     rollback.rdt(groups);
-    groups.write_schemata(plan)?;
+    groups.write_schemata(&plan.lines)?;
     groups.make_monitoring()
 }
 

@@ -33,6 +33,7 @@ mod start;
 mod state;
 mod sync;
 mod sys;
+mod update;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -152,6 +153,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
             };
             list::list(&root, format, list.quiet, log).map(|()| 0)
         }
+        Command::Update(update) => update::update(&root, update_request(*update), log).map(|()| 0),
         Command::Pause(pause) => pause::pause(&root, &pause.id).map(|()| 0),
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
@@ -184,6 +186,33 @@ fn exec_request(exec: cli::Exec) -> Result<exec::Request> {
         cgroups: exec.cgroup,
         ignore_paused: exec.ignore_paused,
     })
+}
+
+fn update_request(update: cli::Update) -> update::Request {
+    let obsolete = [("--kernel-memory", update.kernel_memory), ("--kernel-memory-tcp", update.kernel_memory_tcp)];
+    update::Request {
+        id: update.id,
+        resources: update.resources,
+        limits: update::Limits {
+            blkio_weight: update.blkio_weight,
+            cpu_period: update.cpu_period,
+            cpu_quota: update.cpu_quota,
+            cpu_burst: update.cpu_burst,
+            cpu_share: update.cpu_share,
+            cpu_idle: update.cpu_idle,
+            cpu_rt_period: update.cpu_rt_period,
+            cpu_rt_runtime: update.cpu_rt_runtime,
+            cpuset_cpus: update.cpuset_cpus,
+            cpuset_mems: update.cpuset_mems,
+            memory: update.memory,
+            memory_reservation: update.memory_reservation,
+            memory_swap: update.memory_swap,
+            pids_limit: update.pids_limit,
+        },
+        l3_cache_schema: update.l3_cache_schema,
+        mem_bw_schema: update.mem_bw_schema,
+        obsolete: obsolete.into_iter().filter_map(|(option, value)| value.map(|_| option)).collect(),
+    }
 }
 
 /// Made absolute now: the working directory changes on the way.

@@ -13,7 +13,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::plan::rdt::{RdtPlan, differs};
+use crate::plan::rdt::{RdtPlan, SchemaLine, differs, way_back};
 
 /// The groups of a container, for the record: written before they are made.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -82,19 +82,30 @@ impl Groups {
 
     /// Writes the schemata: a line at a time, since the kernel takes a resource only once in one write, and so that the
     /// line that it refuses is known.
-    pub(crate) fn write_schemata(&self, plan: &RdtPlan) -> Result<()> {
-        if plan.lines.is_empty() {
+    pub(crate) fn write_schemata(&self, lines: &[SchemaLine]) -> Result<()> {
+        if lines.is_empty() {
             return Ok(());
         }
         let path = self.class.join("schemata");
         let open = std::fs::File::options().write(true).open(&path);
         let mut file = open.map_err(|error| Error::at("linux.intelRdt", format!("open {path:?}")).errno(error))?;
-        for line in &plan.lines {
+        for line in lines {
             let what = || format!("write {:?} to {path:?}", line.line);
             file.write_all(format!("{}\n", line.line).as_bytes())
                 .map_err(|error| self.failed(&line.field, what(), Errno::from_io_error(&error).unwrap_or(Errno::IO)))?;
         }
         Ok(())
+    }
+
+    /// Writes other schemata; when a line is refused, those before it get their old values back.
+    pub(crate) fn update(&self, lines: &[SchemaLine]) -> Result<()> {
+        let path = self.class.join("schemata");
+        let before = std::fs::read_to_string(&path)
+            .map_err(|error| Error::at("linux.intelRdt", format!("read {path:?}")).errno(error))?;
+        self.write_schemata(lines).map_err(|error| match self.write_schemata(&way_back(&before, lines)) {
+            Ok(()) => error,
+            Err(failure) => error.undo(&failure),
+        })
     }
 
     /// Puts a process into the groups.

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use rustix::fs::{Mode, OFlags};
 
 use crate::error::{Error, Result};
@@ -38,11 +38,27 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     // As a field of a configuration, so that errors name fields as they do there.
     let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", read(path)?.as_slice(), b"}"].concat();
-    let loaded = parse_file("process.json", &text)?;
+    let loaded = parse_named(&text, "process.json")?;
     for warning in &loaded.warnings {
         log.warning(warning);
     }
     loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
+}
+
+/// Reads `linux.resources` from a file or, for `-`, from stdin, for `update`.
+pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
+    let failed = |error| Error::at("--resources", format!("read {source:?}")).errno(error);
+    let file: Box<dyn Read> = if source == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(source).map_err(failed)?)
+    };
+    let mut bytes = b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":".to_vec();
+    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
+    bytes.extend(b"}}");
+    let linux = parse_named(&bytes, "--resources")?.spec.linux().clone();
+    let resources = linux.and_then(|linux| linux.resources().clone());
+    resources.ok_or_else(|| Error::at("--resources", format!("{source:?} has no resources")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -78,18 +94,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// Parses a configuration. A type error is fatal and names the field and the line.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Loaded> {
-    parse_file("config.json", bytes)
+    parse_named(bytes, "config.json")
 }
 
-/// As [`parse`], with the name of the file for errors.
-fn parse_file(file: &str, bytes: &[u8]) -> Result<Loaded> {
+/// With the name by which errors call the text.
+fn parse_named(bytes: &[u8], name: &str) -> Result<Loaded> {
     match serde_json::from_slice::<Spec>(bytes) {
-        Ok(spec) => check(file, bytes).map(|()| Loaded {
+        Ok(spec) => check(bytes, name).map(|()| Loaded {
             warnings: old_rdt_fields(&spec, bytes),
             spec: with_presence(spec, bytes),
             text: Vec::new(),
         }),
-        Err(error) => parse_again(file, bytes, &error),
+        Err(error) => parse_again(bytes, name, &error),
     }
 }
 
@@ -107,16 +123,16 @@ fn with_presence(mut spec: Spec, bytes: &[u8]) -> Spec {
 }
 
 /// What the types do not show.
-fn check(file: &str, bytes: &[u8]) -> Result<()> {
+fn check(bytes: &[u8], name: &str) -> Result<()> {
     match json::mistake(bytes) {
         None => Ok(()),
-        Some((field, what, line)) => Err(at(&field, format!("{what} ({file} line {line})"))),
+        Some((field, what, line)) => Err(at(&field, name, format!("{what} ({name} line {line})"))),
     }
 }
 
 /// The slow path: finds out which field is wrong, takes unknown capabilities out, and gives flags of the scheduler the
 /// names that oci-spec 0.10 knows them by.
-fn parse_again(file: &str, bytes: &[u8], error: &serde_json::Error) -> Result<Loaded> {
+fn parse_again(bytes: &[u8], name: &str, error: &serde_json::Error) -> Result<Loaded> {
     let field = json::path_at(bytes, error.line(), error.column());
     if (field.starts_with("process.capabilities.") || field.starts_with("process.scheduler.flags"))
         && let Ok(mut value) = serde_json::from_slice(bytes)
@@ -124,13 +140,13 @@ fn parse_again(file: &str, bytes: &[u8], error: &serde_json::Error) -> Result<Lo
         let mut warnings = drop_unknown_capabilities(&mut value);
         if rename_scheduler_flags(&mut value) || !warnings.is_empty() {
             // The value has lost the second of two equal names.
-            check(file, bytes)?;
-            let loaded = parse_file(file, value.to_string().as_bytes())?;
+            check(bytes, name)?;
+            let loaded = parse_named(value.to_string().as_bytes(), name)?;
             warnings.extend(loaded.warnings);
             return Ok(Loaded { warnings, ..loaded });
         }
     }
-    Err(located(file, &field, error))
+    Err(located(&field, name, error))
 }
 
 /// config.md says `SCHED_FLAG_RESET_ON_FORK` and `SCHED_FLAG_DL_OVERRUN`. True if something was renamed.
@@ -149,20 +165,20 @@ fn rename_scheduler_flags(value: &mut serde_json::Value) -> bool {
     renamed
 }
 
-fn at(field: &str, text: String) -> Error {
-    if field.is_empty() { Error::at("config.json", text) } else { Error::at(field, text) }
+fn at(field: &str, name: &str, text: String) -> Error {
+    if field.is_empty() { Error::at(name, text) } else { Error::at(field, text) }
 }
 
 /// serde's message, with its position moved to where our messages have it.
-fn located(file: &str, field: &str, error: &serde_json::Error) -> Error {
+fn located(field: &str, name: &str, error: &serde_json::Error) -> Error {
     let text = error.to_string();
     let text = text.rfind(" at line ").and_then(|at| text.get(..at)).unwrap_or(&text);
-    let position = format!("({file} line {})", error.line());
+    let position = format!("({name} line {})", error.line());
     if let Some(missing) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let field = if field.is_empty() { missing.to_owned() } else { format!("{field}.{missing}") };
         return Error::at(field, format!("is missing {position}"));
     }
-    at(field, format!("{} {position}", in_our_words(text)))
+    at(field, name, format!("{} {position}", in_our_words(text)))
 }
 
 /// `invalid type: string "1000", expected u32` → `expected a number from 0 to 4294967295, found "1000"`.

@@ -7,6 +7,7 @@ pub(crate) mod devices;
 mod freezer;
 mod layout;
 pub(crate) mod settings;
+mod update;
 mod v1;
 mod v2;
 

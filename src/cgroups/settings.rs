@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 mod block_io;
 #[cfg(test)]
 mod tests;
+mod update;
+
+pub(crate) use update::{update, way_back};
 
 /// One write(2) to one file, to be made in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]

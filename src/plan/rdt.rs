@@ -95,6 +95,24 @@ fn one_line(field: String, line: &str, compare: bool) -> Result<SchemaLine> {
     Ok(SchemaLine { field, line: line.to_owned(), compare })
 }
 
+/// The lines of `update`.
+pub(crate) fn update(l3: Option<&str>, bandwidth: Option<&str>, warnings: &mut Vec<String>) -> Result<Vec<SchemaLine>> {
+    let mut rdt = LinuxIntelRdt::default();
+    rdt.set_l3_cache_schema(l3.map(str::to_owned)).set_mem_bw_schema(bandwidth.map(str::to_owned));
+    lines(&rdt, warnings)
+}
+
+/// The lines of the text of a `schemata` file that have the resources of `lines`.
+pub(crate) fn way_back(schemata: &str, lines: &[SchemaLine]) -> Vec<SchemaLine> {
+    fn resource(line: &str) -> &str {
+        line.split(':').next().unwrap_or(line).trim()
+    }
+    let changed = |old: &str| lines.iter().find(|line| resource(&line.line) == resource(old));
+    let back =
+        |old: &str| Some(SchemaLine { field: changed(old)?.field.clone(), line: old.trim().into(), compare: false });
+    schemata.lines().filter_map(back).collect()
+}
+
 /// Where resctrl is mounted, from the text of mountinfo, proc_pid_mountinfo(5).
 pub(crate) fn mount_point(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
@@ -219,5 +237,21 @@ mod tests {
             assert_eq!(differs(there, other).as_deref(), Some(line), "{other}");
         }
         assert_eq!(differs(there, "L2:0=f").as_deref(), Some("no \"L2\""));
+    }
+
+    #[test]
+    fn an_update_is_taken_back_resource_by_resource() {
+        let lines = update(Some("L3:0=f"), Some("MB:0=50"), &mut Vec::new()).unwrap();
+        assert_eq!(lines.iter().map(|line| line.line.as_str()).collect::<Vec<_>>(), ["L3:0=f", "MB:0=50"]);
+        let back = |lines: &[SchemaLine]| {
+            way_back("    MB:0=100\n    L3:0=ff;1=ff\n    L2:0=3\n", lines)
+                .into_iter()
+                .map(|line| line.line)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(back(&lines), ["MB:0=100", "L3:0=ff;1=ff"]);
+        assert_eq!(back(&lines[1..]), ["MB:0=100"]);
+        assert!(update(None, Some("L3:0=f"), &mut Vec::new()).is_err());
+        assert!(update(None, None, &mut Vec::new()).unwrap().is_empty());
     }
 }

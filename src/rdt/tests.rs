@@ -86,11 +86,13 @@ fn a_class_of_its_own_comes_and_goes_with_the_container() {
     assert!(!tree.there("box"), "look makes nothing");
     groups.make_class().unwrap();
     tree.fill("box");
-    groups.write_schemata(&plan).unwrap();
+    groups.write_schemata(&plan.lines).unwrap();
     groups.make_monitoring().unwrap();
     fs::write(tree.0.join("box/mon_groups/box/tasks"), "").unwrap();
     groups.join(pid()).unwrap();
     assert_eq!(tree.text("box/schemata"), "L3:0=f\nMB:0=20\nL2:0=1\n");
+    groups.update(&[line("memBwSchema", "MB:0=70")]).unwrap();
+    assert!(tree.text("box/schemata").starts_with("MB:0=70\n"));
     assert_eq!(tree.text("box/tasks"), PID.to_string());
     assert_eq!(tree.text("box/mon_groups/box/tasks"), PID.to_string());
     // What delete knows is the record.
@@ -130,7 +132,7 @@ fn a_named_class_is_made_with_a_schema_only_and_stays() {
     let groups = tree.look(&plan).unwrap();
     groups.make_class().unwrap();
     tree.fill("gold");
-    groups.write_schemata(&plan).unwrap();
+    groups.write_schemata(&plan.lines).unwrap();
     assert_eq!(tree.text("gold/schemata"), "L3:0=f\n");
     tree.empty("gold");
     groups.remove().unwrap();
@@ -162,7 +164,7 @@ fn a_named_class_that_is_there_must_have_the_schema() {
     look(vec![line("schemata[0]", "L3:0=1")]).unwrap();
     let groups = look(Vec::new()).unwrap();
     groups.make_class().unwrap();
-    groups.write_schemata(&plan("gold", true, Vec::new(), false)).unwrap();
+    groups.write_schemata(&[]).unwrap();
     groups.join(pid()).unwrap();
     assert_eq!(tree.text("gold/schemata"), "    L3:0=00ff;1=00ff\n    MB:0= 20\n");
     assert_eq!(tree.text("gold/tasks"), PID.to_string());

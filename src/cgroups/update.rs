@@ -1,0 +1,35 @@
+//! Other limits for a cgroup that is in use. Runs in: parent.
+
+use oci_spec::runtime::LinuxResources;
+
+use super::settings::{self, Setting};
+use super::{Cgroup, read_file};
+use crate::error::{Error, Result};
+
+impl Cgroup {
+    /// Writes new limits, and does `then` what belongs to them. On an error of either, all files get their old values
+    /// back.
+    pub(crate) fn update(&self, resources: &LinuxResources, then: impl FnOnce() -> Result<()>) -> Result<()> {
+        let current = |file: &str| self.text(file);
+        let settings = settings::update(self.version, resources, &current)?;
+        let before: Vec<_> = settings
+            .iter()
+            .filter_map(|setting| settings::way_back(setting, &current))
+            .map(|back| (self.text(&back.file), back))
+            .collect();
+        self.apply(&settings)
+            .and_then(|()| then())
+            .map_err(|error| self.put_back(&before).iter().fold(error, Error::undo))
+    }
+
+    fn text(&self, file: &str) -> Option<String> {
+        read_file(self.dir(file.split('.').next()?)?, file).ok()
+    }
+
+    /// In reverse, and twice: one value may be refused for the sake of another that is not back yet. Returns what fails.
+    fn put_back(&self, before: &[(Option<String>, Setting)]) -> Vec<Error> {
+        let changed = || before.iter().rev().filter(|(text, setting)| self.text(&setting.file) != *text);
+        changed().for_each(|(_, setting)| drop(self.apply_one(setting)));
+        changed().filter_map(|(_, setting)| self.apply_one(setting).err()).collect()
+    }
+}
