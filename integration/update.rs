@@ -173,8 +173,10 @@ fn resources_come_from_stdin_or_a_file_and_0_is_no_change() {
         resources["memory"]["limit"] = json!(41_943_040);
         let file = container.bundle.directory.join("resources.json");
         fs::write(&file, resources.to_string()).unwrap();
-        container.command(&["update", "-r", file.to_str().unwrap()], &[]).ok();
+        let output = container.command(&["update", "--pids-limit", "9", "-r", file.to_str().unwrap()], &[]).ok();
         assert_eq!(MEMORY.of(&container).as_deref(), Some("41943040"));
+        assert_eq!(PIDS.of(&container).as_deref(), Some("31"));
+        assert!(!ours() || output.stderr.contains("all other limits, which are ignored"), "{}", output.stderr);
     });
 }
 
@@ -341,5 +343,94 @@ fn device_rules_are_not_touched() {
             io.write("\n");
             assert_eq!(io.stdout.next(), "denied", "{resources}");
         }
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- devices
+
+/// For each line: whether a device that no driver answers to can be opened for reading and for writing. And all the time
+/// whether the null device can be.
+const PROBE: &str = "(while :; do : > /dev/null || echo lost; done) & \
+    try() { sh -c \": $1 /dev/probe\" 2>&1 | grep -q 'not permitted' && echo no || echo yes; }; \
+    echo ready; while read line; do echo \"$(try '<') $(try '>')\"; done; kill $!";
+
+fn with_probe() -> (Container, Io) {
+    let mut bundle = Bundle::sh(PROBE);
+    let device = json!({"path": "/dev/probe", "type": "c", "major": 10, "minor": 250, "fileMode": 0o666});
+    bundle.set("/linux/devices", json!([device]));
+    let container = bundle.container();
+    let mut io = container.create_io();
+    container.start().ok();
+    assert_eq!(io.stdout.next(), "ready");
+    (container, io)
+}
+
+fn probe(io: &mut Io) -> String {
+    io.write("\n");
+    io.stdout.next()
+}
+
+#[test]
+fn devices_are_allowed_and_forbidden_while_the_container_runs() {
+    case(|| {
+        let (container, mut io) = with_probe();
+        assert_eq!(probe(&mut io), "no no");
+        for (options, wanted) in [
+            (&["--device-add", "c:10:250"][..], "yes yes"),
+            (&["--device-rm=c:10:250:w"], "yes no"),
+            (&["--device-add", "c:10:251", "--device-rm", "c:10:250:r"], "no no"),
+            (&["--device-add", "c:10:250:w"], "no yes"),
+            (&["--device-rm", "c:10:250", "--device-add", "c:10:250:r", "--pids-limit", "30"], "yes no"),
+            (&["--device-rm", "c:10:250"], "no no"),
+        ] {
+            container.command(&["update"], options).ok();
+            assert_eq!(probe(&mut io), wanted, "{options:?}");
+        }
+        io.close();
+        assert_eq!(io.stdout.rest(), "");
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn many_changes_of_devices_leave_one_program() {
+    case(|| {
+        let (container, mut io) = with_probe();
+        // More than the kernel takes programs on one cgroup.
+        for _ in 0..35 {
+            container.command(&["update"], &["--device-add", "c:10:250"]).ok();
+            container.command(&["update"], &["--device-rm", "c:10:250"]).ok();
+        }
+        assert_eq!(probe(&mut io), "no no");
+        container.command(&["update"], &["--device-add", "c:10:250"]).ok();
+        assert_eq!(probe(&mut io), "yes yes");
+    });
+}
+
+#[test]
+fn a_failing_update_leaves_devices_as_they_were() {
+    case(|| {
+        let (container, mut io) = with_probe();
+        for (options, word) in [
+            (&["--device-add", "c:10"][..], "--device-add"),
+            (&["--device-add", "x:10:250"], "--device-add"),
+            (&["--device-add", "c:10:250", "--device-rm", "c:10:250:q"], "--device-rm"),
+            (&["--device-add", "c:10:250", "--cpu-quota", "5"], "linux.resources.cpu.quota"),
+        ] {
+            let output = container.command(&["update"], options).fails();
+            assert!(output.stderr.starts_with(word), "{options:?}: {}", output.stderr);
+            assert_eq!(probe(&mut io), "no no", "{options:?}");
+        }
+        if !cgroup_v2() {
+            // The default rules allow mknod of any device, and v1 cannot make a hole in that.
+            let options = ["--device-add", "c:10:250", "--device-rm", "c:10:250:m"];
+            let output = container.command(&["update"], &options).fails();
+            assert!(output.stderr.contains("which cgroup v1 cannot do"), "{}", output.stderr);
+            assert_eq!(probe(&mut io), "no no");
+        }
+        // What was refused is not remembered.
+        container.command(&["update"], &["--device-add", "c:10:251"]).ok();
+        assert_eq!(probe(&mut io), "no no");
     });
 }

@@ -211,6 +211,8 @@ fn update_request(update: cli::Update) -> update::Request {
         },
         l3_cache_schema: update.l3_cache_schema,
         mem_bw_schema: update.mem_bw_schema,
+        device_add: update.device_add,
+        device_rm: update.device_rm,
         obsolete: obsolete.into_iter().filter_map(|(option, value)| value.map(|_| option)).collect(),
     }
 }

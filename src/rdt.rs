@@ -97,14 +97,16 @@ impl Groups {
         Ok(())
     }
 
-    /// Writes other schemata; when a line is refused, those before it get their old values back.
-    pub(crate) fn update(&self, lines: &[SchemaLine]) -> Result<()> {
+    /// Writes other schemata, and does `then` what belongs to them. On an error of either, all get their old values back.
+    pub(crate) fn update(&self, lines: &[SchemaLine], then: impl FnOnce() -> Result<()>) -> Result<()> {
         let path = self.class.join("schemata");
         let before = std::fs::read_to_string(&path)
             .map_err(|error| Error::at("linux.intelRdt", format!("read {path:?}")).errno(error))?;
-        self.write_schemata(lines).map_err(|error| match self.write_schemata(&way_back(&before, lines)) {
-            Ok(()) => error,
-            Err(failure) => error.undo(&failure),
+        self.write_schemata(lines).and_then(|()| then()).map_err(|error| {
+            match self.write_schemata(&way_back(&before, lines)) {
+                Ok(()) => error,
+                Err(failure) => error.undo(&failure),
+            }
         })
     }
 

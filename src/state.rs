@@ -4,6 +4,7 @@
 //! - `record.json`: written once, before anything is created: what it takes to find and remove all the rest;
 //! - `config.json`: the configuration as it was at `create`, from which `exec` knows what its process is to be;
 //! - `state.json`: written once, when init is ready: its pid and start time;
+//! - `devices.json`: device rules of `update`, which the kernel does not give back (on v2 they are a program);
 //! - `exec.fifo`: the gate at which init waits for `start`. Init holds it open, close-on-exec, from before it is ready
 //!   until it executes the container's program or dies. So the kernel tells whether a container is created or running:
 //!   opening the FIFO for writing succeeds only while init waits (ENXIO afterwards, fifo(7)).

@@ -1,17 +1,18 @@
 //! `update`: other limits for a container that exists. Runs in: parent.
 //!
-//! The limits are what the cgroup's files say: no file of the container's directory changes.
+//! The limits are what the cgroup's files say: only of device rules, which cannot be read back, a list is kept.
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxMemory, LinuxPids, LinuxResources};
 
+use crate::cgroups::devices;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::logging::Log;
 use crate::plan;
 use crate::spec;
-use crate::state::{Root, Status};
+use crate::state::{Container, Record, Root, Status};
 
 /// What `update` is asked for.
 pub(crate) struct Request {
@@ -21,11 +22,16 @@ pub(crate) struct Request {
     pub(crate) limits: Limits,
     pub(crate) l3_cache_schema: Option<String>,
     pub(crate) mem_bw_schema: Option<String>,
+    /// Devices that become allowed, as `TYPE:MAJOR:MINOR[:ACCESS]`.
+    pub(crate) device_add: Vec<String>,
+    /// Devices that become forbidden.
+    pub(crate) device_rm: Vec<String>,
     /// Options given that do nothing.
     pub(crate) obsolete: Vec<&'static str>,
 }
 
 /// The options that each have one limit, as they are on the command line.
+#[derive(Default, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) blkio_weight: Option<u16>,
     pub(crate) cpu_period: Option<u64>,
@@ -50,6 +56,10 @@ pub(crate) fn update(root: &Root, request: Request, log: &Log) -> Result<()> {
     for option in &request.obsolete {
         log.warning(&format!("Setting {option} is ignored and will be removed"));
     }
+    if request.resources.is_some() && request.limits != Limits::default() {
+        log.warning("--resources takes the place of all other limits, which are ignored");
+    }
+    let changes = changes(&request)?;
     let resources = match &request.resources {
         Some(source) => spec::load_resources(source)?,
         None => request.limits.resources()?,
@@ -62,11 +72,36 @@ pub(crate) fn update(root: &Root, request: Request, log: &Log) -> Result<()> {
     let (status, _) = container.status(&proc)?;
     let record = container.record()?.filter(|_| status != Status::Stopped);
     let record = record.ok_or_else(|| Error::new("container not running"))?;
+    let devices = || change_devices(&container, &record, &changes);
     record.cgroup.update(&resources, || match (schemata.first(), &record.rdt) {
-        (None, _) => Ok(()),
-        (Some(_), Some(groups)) => groups.update(&schemata),
+        (None, _) => devices(),
+        (Some(_), Some(groups)) => groups.update(&schemata, devices),
         (Some(line), None) => Err(Error::at(&line.field, "the container has no class of service of resctrl")
             .hint("it gets one at create, by linux.intelRdt in config.json")),
+    })
+}
+
+/// What is removed first, so that what is added wins.
+fn changes(request: &Request) -> Result<Vec<LinuxDeviceCgroup>> {
+    let removed = request.device_rm.iter().map(|text| (false, text));
+    let added = request.device_add.iter().map(|text| (true, text));
+    removed.chain(added).map(|(allow, text)| devices::change(allow, text)).collect()
+}
+
+/// The file first: it can be put back if the kernel refuses, and without it the rules would be lost at the next update.
+fn change_devices(container: &Container, record: &Record, changes: &[LinuxDeviceCgroup]) -> Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let spec = spec::parse(&container.config()?)?.spec;
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let before = container.devices()?;
+    let after = devices::merged(&before, changes);
+    let (old, new) = (devices::changed_rules(resources, &before)?, devices::changed_rules(resources, &after)?);
+    container.write_devices(&after)?;
+    record.cgroup.change_devices(&old, &new).map_err(|error| match container.write_devices(&before) {
+        Ok(()) => error,
+        Err(failure) => error.undo(&failure),
     })
 }
 

@@ -11,6 +11,9 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
 
 #[cfg(test)]
 mod tests;
+mod update;
+
+pub(crate) use update::{change, changed_rules, merged, v1_changes};
 
 /// `BPF_DEVCG_ACC_*` (linux/bpf.h).
 const MKNOD: u8 = 1;
@@ -149,6 +152,13 @@ type Devices = (Kind, Option<u32>, Option<u32>);
 /// v1 keeps a default and a list of exceptions from it. A write that takes back a part of an exception with wildcards
 /// is ignored by the kernel without an error, so that a denial would be lost: such rules are refused here, as in runc.
 pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
+    let (default, exceptions) = exceptions(rules)?;
+    let exceptions = exceptions.into_iter().map(|(devices, access)| (!default, line(devices, access)));
+    Ok(std::iter::once((default, "a *:* rwm".to_owned())).chain(exceptions).collect())
+}
+
+/// v1's list: whether devices are allowed, and the exceptions from that.
+fn exceptions(rules: &[Rule]) -> Result<(bool, Vec<(Devices, u8)>)> {
     let mut default = false;
     let mut exceptions: Vec<(Devices, u8)> = Vec::new();
     for rule in rules {
@@ -174,8 +184,7 @@ pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
             exceptions.retain(|(_, access)| *access != 0);
         }
     }
-    let exceptions = exceptions.into_iter().map(|(devices, access)| (!default, line(devices, access)));
-    Ok(std::iter::once((default, "a *:* rwm".to_owned())).chain(exceptions).collect())
+    Ok((default, exceptions))
 }
 
 fn within(inner: Devices, outer: Devices) -> bool {

@@ -3,7 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 
 use super::settings::{self, Setting};
-use super::{Cgroup, read_file};
+use super::{Cgroup, Version, devices, read_file, v1, v2};
 use crate::error::{Error, Result};
 
 impl Cgroup {
@@ -31,5 +31,13 @@ impl Cgroup {
         let changed = || before.iter().rev().filter(|(text, setting)| self.text(&setting.file) != *text);
         changed().for_each(|(_, setting)| drop(self.apply_one(setting)));
         changed().filter_map(|(_, setting)| self.apply_one(setting).err()).collect()
+    }
+
+    /// Goes from one list of device rules to another, without a moment in which what both allow is denied.
+    pub(crate) fn change_devices(&self, from: &[devices::Rule], to: &[devices::Rule]) -> Result<()> {
+        match self.version {
+            Version::V1 => v1::change_devices(self, from, to),
+            Version::V2 => v2::change_devices(self, to),
+        }
     }
 }

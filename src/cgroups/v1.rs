@@ -31,17 +31,34 @@ fn inherit(dir: &Path, file: &str) -> rustix::io::Result<String> {
 
 /// Writes `devices.allow` and `devices.deny`, in the order of the rules.
 pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
-    let field = "linux.resources.devices";
-    let Some(dir) = cgroup.dir("devices") else {
-        return Err(Error::at(field, "cgroup controller \"devices\" is not mounted on this host"));
-    };
-    for (allow, line) in devices::v1_lines(rules)? {
-        let file = if allow { "devices.allow" } else { "devices.deny" };
-        write_file(dir, file, line.as_bytes()).map_err(|errno| {
-            Error::at(field, format!("write {line:?} to {}", dir.join(file).display())).errno(errno)
-        })?;
+    let dir = devices_dir(cgroup)?;
+    devices::v1_lines(rules)?.iter().try_for_each(|(allow, line)| write_device(dir, *allow, line))
+}
+
+/// Writes only the differences; when one is refused, those before it are taken back.
+pub(super) fn change_devices(cgroup: &Cgroup, from: &[devices::Rule], to: &[devices::Rule]) -> Result<()> {
+    let dir = devices_dir(cgroup)?;
+    let lines = devices::v1_changes(from, to)?;
+    for (done, (allow, line)) in lines.iter().enumerate() {
+        if let Err(error) = write_device(dir, *allow, line) {
+            let undone = lines.iter().take(done).map(|(allow, line)| write_device(dir, !allow, line));
+            return Err(undone.filter_map(Result::err).fold(error, |error, failure| error.undo(&failure)));
+        }
     }
     Ok(())
+}
+
+const DEVICES: &str = "linux.resources.devices";
+
+fn devices_dir(cgroup: &Cgroup) -> Result<&Path> {
+    let dir = cgroup.dir("devices");
+    dir.ok_or_else(|| Error::at(DEVICES, "cgroup controller \"devices\" is not mounted on this host"))
+}
+
+fn write_device(dir: &Path, allow: bool, line: &str) -> Result<()> {
+    let file = if allow { "devices.allow" } else { "devices.deny" };
+    write_file(dir, file, line.as_bytes())
+        .map_err(|errno| Error::at(DEVICES, format!("write {line:?} to {}", dir.join(file).display())).errno(errno))
 }
 
 /// Kills all processes: freezes them first, so that none can fork away between the listing and the signals, and thaws

@@ -1,4 +1,4 @@
-//! The options of `update`: runc's, with its names.
+//! The options of `update`: runc's, with its names, and those for devices.
 
 use std::path::PathBuf;
 
@@ -58,6 +58,12 @@ pub(crate) struct Update {
     /// Line for resctrl's schemata, for example MB:0=50
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) mem_bw_schema: Option<String>,
+    /// Allow a device, for example c:195:0; ACCESS is of r, w and m; may be repeated
+    #[arg(long, value_name = "TYPE:MAJOR:MINOR[:ACCESS]")]
+    pub(crate) device_add: Vec<String>,
+    /// Forbid a device; may be repeated
+    #[arg(long, value_name = "TYPE:MAJOR:MINOR[:ACCESS]")]
+    pub(crate) device_rm: Vec<String>,
     /// Ignored
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(crate) kernel_memory: Option<String>,

@@ -91,7 +91,7 @@ fn a_class_of_its_own_comes_and_goes_with_the_container() {
     fs::write(tree.0.join("box/mon_groups/box/tasks"), "").unwrap();
     groups.join(pid()).unwrap();
     assert_eq!(tree.text("box/schemata"), "L3:0=f\nMB:0=20\nL2:0=1\n");
-    groups.update(&[line("memBwSchema", "MB:0=70")]).unwrap();
+    groups.update(&[line("memBwSchema", "MB:0=70")], || Ok(())).unwrap();
     assert!(tree.text("box/schemata").starts_with("MB:0=70\n"));
     assert_eq!(tree.text("box/tasks"), PID.to_string());
     assert_eq!(tree.text("box/mon_groups/box/tasks"), PID.to_string());

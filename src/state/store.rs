@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::Hooks;
+use oci_spec::runtime::{Hooks, LinuxDeviceCgroup};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::Pid;
@@ -24,6 +24,8 @@ pub(super) const RECORD: &str = "record.json";
 pub(super) const STATE: &str = "state.json";
 /// The container's configuration as it was at `create`, for `exec`.
 const CONFIG: &str = "config.json";
+/// Device rules that have come after `create`.
+const DEVICES: &str = "devices.json";
 /// The gate between `create` and `start`.
 pub(crate) const FIFO: &str = "exec.fifo";
 
@@ -253,6 +255,16 @@ impl Container {
         self.write(STATE, &init)
     }
 
+    /// Writes the device rules that have come after `create`.
+    pub(crate) fn write_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+        self.write(DEVICES, &rules)
+    }
+
+    /// The device rules that have come after `create`.
+    pub(crate) fn devices(&self) -> Result<Vec<LinuxDeviceCgroup>> {
+        Ok(self.read(DEVICES)?.unwrap_or_default())
+    }
+
     fn write(&self, name: &str, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_vec(value).map_err(|error| Error::new(format!("{name}: {error}")))?;
         self.write_bytes(name, &text)
@@ -349,7 +361,8 @@ impl Container {
     /// Removes the directory.
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
-        let names = [FIFO, CONFIG, ".config.json.tmp", ".state.json.tmp", ".record.json.tmp", RECORD, STATE];
+        let temporary = [".config.json.tmp", ".state.json.tmp", ".record.json.tmp", ".devices.json.tmp"];
+        let names = [FIFO, CONFIG, DEVICES].into_iter().chain(temporary).chain([RECORD, STATE]);
         for name in names {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}

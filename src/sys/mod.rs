@@ -14,7 +14,7 @@ mod process;
 mod seccomp;
 mod signal;
 
-pub(crate) use bpf::{bpf_prog_attach, bpf_prog_load};
+pub(crate) use bpf::{bpf_prog_attach, bpf_prog_get_fd_by_id, bpf_prog_load, bpf_prog_name, bpf_prog_query};
 pub(crate) use clone::{Clone3, Cloned, clone3};
 pub(crate) use exec::{CStrings, execve, execveat};
 pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd};
