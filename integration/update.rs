@@ -249,9 +249,34 @@ fn a_limit_below_the_usage_is_refused() {
         let memory = json!({"limit": 4096, "checkBeforeUpdate": true});
         let output = from_stdin(&container, &json!({"memory": memory, "pids": {"limit": 9}})).fails();
         assert!(output.stderr.contains("memory"), "{}", output.stderr);
-        assert!(!cgroup_v2() || output.stderr.contains("rejecting memory limit 4096 <= usage "), "{}", output.stderr);
+        let words =
+            if cgroup_v2() { "rejecting memory limit 4096 <= usage " } else { " bytes are in use, and not all" };
+        assert!(!ours() || output.stderr.contains(words), "{}", output.stderr);
         assert_eq!(everything(&container), before);
         assert_eq!(container.status(), "running");
+    });
+}
+
+#[test]
+fn a_limit_above_that_of_memory_and_swap_needs_both() {
+    case(|| {
+        let Some((container, _io)) = limited(WAITING) else { skip!("not every controller") };
+        if SWAP.of(&container).is_none() {
+            skip!("no swap accounting");
+        }
+        container.command(&["update"], &["--memory", "30M", "--memory-swap", "50M"]).ok();
+        let before = everything(&container);
+        if cgroup_v2() {
+            // Two limits that do not know of each other.
+            container.command(&["update"], &["--memory", "60M"]).ok();
+            assert_eq!(SWAP.of(&container).as_deref(), Some("20971520"));
+            return;
+        }
+        let output = container.command(&["update"], &["--pids-limit", "9", "--memory", "60M"]).fails();
+        assert!(output.stderr.contains("memory"), "{}", output.stderr);
+        let hint = "hint: memory and swap together are limited to 52428800 bytes: set both at once";
+        assert!(!ours() || output.stderr.contains(hint), "{}", output.stderr);
+        assert_eq!(everything(&container), before);
     });
 }
 

@@ -18,8 +18,26 @@ impl Cgroup {
             .map(|back| (self.text(&back.file), back))
             .collect();
         self.apply(&settings)
+            .map_err(|error| self.explain(error))
             .and_then(|()| then())
             .map_err(|error| self.put_back(&before).iter().fold(error, Error::undo))
+    }
+
+    /// Why v1's kernel refuses a memory limit.
+    fn explain(&self, error: Error) -> Error {
+        let hint = match error.raw_errno().filter(|_| error.line().starts_with("linux.resources.memory.")) {
+            Some(libc::EINVAL) => self.text("memory.memsw.limit_in_bytes").map(|limit| {
+                format!("memory and swap together are limited to {} bytes: set both at once", limit.trim())
+            }),
+            Some(libc::EBUSY) => self
+                .text("memory.usage_in_bytes")
+                .map(|usage| format!("{} bytes are in use, and not all of them can be taken back", usage.trim())),
+            _ => None,
+        };
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     fn text(&self, file: &str) -> Option<String> {
