@@ -7,7 +7,7 @@ use clap::Args;
 /// `update`.
 #[derive(Args, Debug)]
 pub(crate) struct Update {
-    /// JSON of linux.resources, or - for stdin; takes the place of all limits below
+    /// JSON of linux.resources, or - for stdin; other limits are then ignored (not devices and schemas)
     #[arg(long, short, value_name = "FILE|-")]
     pub(crate) resources: Option<PathBuf>,
     /// Share of block I/O, 10 to 1000
