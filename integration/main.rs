@@ -46,6 +46,7 @@ mod namespaces;
 mod netdevices;
 mod parallel;
 mod pause;
+mod ps;
 mod required;
 mod run;
 mod scheduling;

@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Spec(Spec),
     /// Run a further process in a container
     Exec(Box<Exec>),
+    /// List the container's processes
+    Ps(Ps),
     /// Print what this program can do, as JSON
     Features,
 }
@@ -259,6 +261,20 @@ pub(crate) struct Exec {
     pub(crate) args: Vec<String>,
 }
 
+/// `ps`.
+#[derive(Args, Debug)]
+pub(crate) struct Ps {
+    /// Format of the output: as of the host's ps(1), or an array of pids
+    #[arg(long, short, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
+    /// Name of the container
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Options of ps(1) [default: -ef]
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) args: Vec<OsString>,
+}
+
 /// `spec`.
 #[derive(Args, Debug)]
 pub(crate) struct Spec {
@@ -273,7 +289,7 @@ pub(crate) struct Spec {
 /// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
 ///
 /// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
-/// nothing after the id of `exec`, where the words are those of another program: a `--` says so to clap, too.
+/// nothing after the id of `exec` and `ps`, where the words are those of another program: a `--` says so to clap, too.
 pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let top = Cli::command();
     let mut command = &top;
@@ -289,7 +305,7 @@ pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> 
         let Some(option) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
             match command.find_subcommand(text) {
                 Some(subcommand) => command = subcommand,
-                None => verbatim = command.get_name() == "exec",
+                None => verbatim = matches!(command.get_name(), "exec" | "ps"),
             }
             normal.push(word);
             if verbatim {
@@ -385,6 +401,22 @@ mod tests {
             let Ok(Some(Command::Exec(exec))) = parse(&words).map(|cli| cli.command) else { panic!("{words:?}") };
             assert!(exec.id == "c" && exec.detach && !exec.tty, "{words:?}");
             assert_eq!(exec.args, ["--help", "--", "-tty"], "{words:?}");
+        }
+    }
+
+    #[test]
+    fn words_after_the_id_of_ps_are_its_options() {
+        for (words, expected) in [
+            (&["-format", "table", "c", "-o pid,cmd"][..], &["-o pid,cmd"][..]),
+            (&["c", "-format", "--format=x", "-ef", "--help"], &["-format", "--format=x", "-ef", "--help"]),
+            (&["c"], &[]),
+        ] {
+            let parsed = parse(&[&["runtime", "ps"], words].concat()).map(|cli| cli.command);
+            let Ok(Some(Command::Ps(ps))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert_eq!(
+                (ps.id.as_str(), ps.args.as_slice()),
+                ("c", expected.iter().map(OsString::from).collect::<Vec<_>>().as_slice())
+            );
         }
     }
 

@@ -21,6 +21,7 @@ mod netdev;
 mod open;
 mod pause;
 mod plan;
+mod ps;
 mod rdt;
 mod rollback;
 mod rootfs;
@@ -146,19 +147,21 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
         Command::Start(start) => start::start(&root, &start.id).map(|()| 0),
         Command::State(state) => state::state(&root, &state.id).map(|()| 0),
-        Command::List(list) => {
-            let format = match list.format {
-                cli::ListFormat::Table => list::Format::Table,
-                cli::ListFormat::Json => list::Format::Json,
-            };
-            list::list(&root, format, list.quiet, log).map(|()| 0)
-        }
+        Command::List(list) => list::list(&root, list_format(list.format), list.quiet, log).map(|()| 0),
+        Command::Ps(ps) => ps::ps(&root, &ps.id, list_format(ps.format), &ps.args).map(|()| 0),
         Command::Update(update) => update::update(&root, update_request(*update), log).map(|()| 0),
         Command::Pause(pause) => pause::pause(&root, &pause.id).map(|()| 0),
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
         Command::Spec(_) | Command::Features => Ok(0),
+    }
+}
+
+fn list_format(format: cli::ListFormat) -> list::Format {
+    match format {
+        cli::ListFormat::Table => list::Format::Table,
+        cli::ListFormat::Json => list::Format::Json,
     }
 }
 
