@@ -33,6 +33,7 @@ mod cli;
 mod cves;
 mod differences;
 mod errors;
+mod events;
 mod exec;
 mod existing;
 mod features;

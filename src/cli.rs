@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Exec(Box<Exec>),
     /// List the container's processes
     Ps(Ps),
+    /// Print what the container uses, again and again, and that it runs out of memory, as JSON
+    Events(Events),
     /// Print what this program can do, as JSON
     Features,
 }
@@ -275,6 +277,23 @@ pub(crate) struct Ps {
     pub(crate) args: Vec<OsString>,
 }
 
+/// `events`.
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Time between two prints, in Go's syntax: 5s, 1m30s, 100ms
+    #[arg(long, value_name = "DURATION", default_value = "5s", allow_hyphen_values = true)]
+    pub(crate) interval: String,
+    /// Print once, and end
+    #[arg(long)]
+    pub(crate) stats: bool,
+    /// Of all containers, those too that come later
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) all: bool,
+    /// Name of the container
+    #[arg(value_name = "ID", required_unless_present = "all")]
+    pub(crate) id: Option<String>,
+}
+
 /// `spec`.
 #[derive(Args, Debug)]
 pub(crate) struct Spec {
@@ -417,6 +436,16 @@ mod tests {
                 (ps.id.as_str(), ps.args.as_slice()),
                 ("c", expected.iter().map(OsString::from).collect::<Vec<_>>().as_slice())
             );
+        }
+    }
+
+    #[test]
+    fn events_are_of_one_container_or_of_all() {
+        for words in [&["--interval=5s", "c"][..], &["c", "-interval", "5s", "--stats"], &["--all"]] {
+            assert!(parse(&[&["runtime", "events"], words].concat()).is_ok(), "{words:?}");
+        }
+        for words in [&[][..], &["--all", "c"]] {
+            assert!(parse(&[&["runtime", "events"], words].concat()).is_err(), "{words:?}");
         }
     }
 

@@ -7,6 +7,7 @@ mod console;
 mod create;
 mod delete;
 mod error;
+mod events;
 mod exec;
 mod features;
 mod hooks;
@@ -149,6 +150,9 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         Command::State(state) => state::state(&root, &state.id).map(|()| 0),
         Command::List(list) => list::list(&root, list_format(list.format), list.quiet, log).map(|()| 0),
         Command::Ps(ps) => ps::ps(&root, &ps.id, list_format(ps.format), &ps.args).map(|()| 0),
+        Command::Events(events) => {
+            events::events(&root, events.id.as_deref(), &events.interval, events.stats, log).map(|()| 0)
+        }
         Command::Update(update) => update::update(&root, update_request(*update), log).map(|()| 0),
         Command::Pause(pause) => pause::pause(&root, &pause.id).map(|()| 0),
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),

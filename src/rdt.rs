@@ -4,6 +4,8 @@
 //! `mon_groups`) has `tasks`. Processes are in the groups of their parent, so init alone is put there. mkdir and rmdir of
 //! a group are all that there is to it: its files come and go by themselves.
 
+mod stats;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::plan::rdt::{RdtPlan, SchemaLine, differs, way_back};
+pub(crate) use stats::Stats;
 
 /// The groups of a container, for the record: written before they are made.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,7 +6,9 @@
 pub(crate) mod devices;
 mod freezer;
 mod layout;
+mod oom;
 pub(crate) mod settings;
+mod stats;
 mod update;
 mod v1;
 mod v2;
@@ -22,7 +24,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 pub(crate) use layout::{Layout, is_v2};
+pub(crate) use oom::OomWatch;
 use settings::Setting;
+pub(crate) use stats::Stats;
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -118,8 +122,7 @@ impl Cgroup {
     pub(crate) fn oom_kills(&self) -> u64 {
         let Some(dir) = self.dir("memory") else { return 0 };
         let file = if self.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
-        let text = read_file(dir, file).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.parse().ok()).unwrap_or(0)
+        oom_kills(&read_file(dir, file).unwrap_or_default())
     }
 
     fn refused(&self, what: &str, dir: &Path, errno: Errno) -> Error {
@@ -391,6 +394,11 @@ fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {
     for child in if below { children(dir) } else { Vec::new() } {
         collect_processes(&child, below, pids);
     }
+}
+
+/// Of `memory.events` or `memory.oom_control`.
+fn oom_kills(text: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 fn is_frozen(dir: &Path) -> bool {

@@ -7,6 +7,7 @@
 //! when init is dead, and the devices can go back to where they were.
 
 mod message;
+mod stats;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::plan::NetDevice;
 use crate::sys;
 use message::{Address, Answer, Link, Request};
+pub(crate) use stats::{Interface, interfaces};
 
 /// The kernel fills a part of a list up to this size, rtnetlink(7).
 const BUFFER: usize = 32 << 10;

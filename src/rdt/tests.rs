@@ -216,3 +216,33 @@ fn without_a_mount_it_is_refused() {
         "linux.intelRdt: no resctrl file system is mounted\nhint: mount -t resctrl resctrl /sys/fs/resctrl"
     );
 }
+
+#[test]
+fn stats_are_of_the_monitoring_group_and_of_what_the_processor_has() {
+    let tree = Resctrl::new("stats");
+    let write = |file: &str, text: &str| {
+        let path = tree.0.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    tree.class("c1", "    L3:0=f\n");
+    write("schemata", "    L3:0=fffff\n");
+    write("info/L3/cbm_mask", "fffff\n");
+    write("info/L3/min_cbm_bits", "1\n");
+    write("info/L3/num_closids", "16\n");
+    write("info/L3_MON/mon_features", "llc_occupancy\n");
+    write("c1/mon_groups/c1/mon_data/mon_L3_00/llc_occupancy", "4096\n");
+    write("c1/mon_groups/c1/mon_data/mon_L3_01/llc_occupancy", "Unavailable\n");
+    let class = tree.0.join("c1");
+    let monitoring = Some(class.join("mon_groups/c1"));
+    let groups = Groups { root: tree.0.clone(), class, makes_class: false, owns_class: false, monitoring };
+    let expected = serde_json::json!({
+        "l3_cache_info": {"cbm_mask": "fffff", "min_cbm_bits": 1, "num_closids": 16},
+        "l3_cache_schema_root": "L3:0=fffff",
+        "l3_cache_schema": "L3:0=f",
+        "schemata": ["L3:0=f"],
+        "cmt_stats": [{"llc_occupancy": 4096}, {"llc_occupancy": 0}],
+    });
+    assert_eq!(serde_json::to_value(groups.stats()).unwrap(), expected);
+    assert_eq!(serde_json::to_value(Stats::default()).unwrap(), serde_json::json!({}));
+}

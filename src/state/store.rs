@@ -106,6 +106,11 @@ impl Root {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Takes an id: makes its directory, and the root's where that is missing.
     pub(crate) fn reserve(&self, id: &str) -> Result<Container> {
         check_id(id)?;
@@ -128,7 +133,7 @@ impl Root {
     }
 
     /// Private and sticky: the sticky bit keeps systemd-tmpfiles from cleaning it.
-    fn make(&self) -> Result<()> {
+    pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
         let failed =
             |error: std::io::Error| Error::at("--root", format!("create {}", self.path.display())).errno(error);

@@ -1,0 +1,91 @@
+//! Waiting for the kernel to kill for want of memory. Runs in: parent.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Cgroup, Version, oom_kills, read_file, write_file};
+use crate::error::{Error, Result};
+
+/// What the kernel tells of a cgroup's memory, until the cgroup is removed.
+pub(crate) struct OomWatch {
+    fd: OwnedFd,
+    source: Source,
+    over: bool,
+}
+
+enum Source {
+    /// An eventfd that was registered in this directory: the kernel adds 1 each time, and once more at the end.
+    V1(PathBuf),
+    /// `memory.events`, and the count of kills that was in it last.
+    V2(u64),
+}
+
+impl Cgroup {
+    /// Begins to watch. None: no memory controller.
+    pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
+        let Some(dir) = self.dir("memory").filter(|dir| dir.exists()) else { return Ok(None) };
+        let file = if self.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
+        let failed = |errno: Errno| Error::new(format!("watch {}", dir.join(file).display())).errno(errno);
+        let opened = rustix::fs::open(dir.join(file), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let opened = match opened {
+            Err(Errno::NOENT) => return Ok(None),
+            result => result.map_err(failed)?,
+        };
+        let (fd, source) = match self.version {
+            Version::V2 => (opened, Source::V2(oom_kills(&read_file(dir, file).map_err(failed)?))),
+            Version::V1 => {
+                let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(failed)?;
+                // Documentation/admin-guide/cgroup-v1/memory.rst, section 10. The kernel needs `opened` for this write only.
+                let words = format!("{} {}", eventfd.as_raw_fd(), opened.as_raw_fd());
+                write_file(dir, "cgroup.event_control", words.as_bytes()).map_err(failed)?;
+                (eventfd, Source::V1(dir.to_owned()))
+            }
+        };
+        Ok(Some(OomWatch { fd, source, over: false }))
+    }
+}
+
+impl OomWatch {
+    /// What to poll for; None when nothing comes any more.
+    pub(crate) fn poll_fd(&self) -> Option<PollFd<'_>> {
+        let flags = match self.source {
+            Source::V1(_) => PollFlags::IN,
+            // Of a file of kernfs this is its change. inotify would do the same, but of it a user may have 128 only.
+            Source::V2(_) => PollFlags::PRI,
+        };
+        (!self.over).then(|| PollFd::new(&self.fd, flags))
+    }
+
+    /// Whether it happened since this was last asked. Does not wait.
+    pub(crate) fn happened(&mut self) -> bool {
+        if self.over {
+            return false;
+        }
+        let mut buffer = [0; 4096];
+        match &mut self.source {
+            Source::V1(dir) => {
+                let mut bytes = [0; 8];
+                let count = rustix::io::read(&self.fd, &mut bytes).map_or(0, |_| u64::from_ne_bytes(bytes));
+                self.over = !dir.exists();
+                count > u64::from(self.over)
+            }
+            // At offset 0: each read shows the file anew, and makes poll wait for the next change.
+            Source::V2(last) => match rustix::io::pread(&self.fd, &mut buffer, 0) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+                    let kills = oom_kills(&text);
+                    std::mem::replace(last, kills) < kills
+                }
+                // ENODEV: the cgroup is gone.
+                Err(_) => {
+                    self.over = true;
+                    false
+                }
+            },
+        }
+    }
+}
