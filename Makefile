@@ -70,8 +70,9 @@ guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor
 guest-selinux: ## the tests of labels in such a guest with SELinux, enforcing scripts/guest/selinux.cil
 	@$(MAKE) --no-print-directory guest GUEST_LSM=selinux TEST_ARGS="$(or $(TEST_ARGS),lsm::)"
 
-conformance: ## the OCI validation programs with ours, runc and crun (root); writes docs/conformance.md
+conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance
+	@scripts/setup.sh guest
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/conformance.sh $(BIN)
 

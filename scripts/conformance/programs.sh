@@ -56,6 +56,7 @@ run() {
     directory=$1 seconds=$2 runtime=$3 program=$4
     name=conformance-$$-$program
     groups=$(make_groups "$name")
+    echo "begin $program $runtime"
     (
         for group in $groups; do echo 0 > "$group/cgroup.procs"; done
         exec /usr/bin/unshare --cgroup sh -c '
@@ -65,7 +66,6 @@ run() {
             /usr/bin/unshare --mount --ipc --uts --net --pid --fork --kill-child --mount-proc \
             "$0" inside "$directory" "$runtime" "$program"
     ) > "$output.out" 2> "$output.err" && status=0 || status=$?
-    echo "begin $program $runtime"
     sed 's/^/out /' "$output.out"
     sed 's/^/err /' "$output.err"
     echo "end $status"

@@ -26,7 +26,7 @@ for my $log (@logs) {
             $run->{text}{$text} //= [0, 0, 0];
             $run->{text}{$text}[$kind]++;
             $run->{all}[$kind]++;
-        } elsif (/^end (\d+)$/) {
+        } elsif (/^end (\d+)/) {
             $run->{status} = $1;
             $run->{text}{"exit status $1"} = [0, 1, 0] if $1 ne '0';
         }
@@ -34,24 +34,25 @@ for my $log (@logs) {
 }
 my @others = sort { $b cmp $a } grep { $_ ne $own } keys %runtimes;
 
-# host | program | assertion (* is any) | class: reason
-my @known;
+# host | program | assertion | class: reason
+my (@known, %left_out);
 open my $list, '<', $option{known} or die "$option{known}: $!\n";
 while (<$list>) {
     next if /^\s*(#|$)/;
     chomp;
     my ($hosts, $program, $text, $reason) = split /\s*\|\s*/, $_, 4;
-    die "$option{known}:$.: expected: host | program | assertion | class: reason\n"
-        unless defined $reason && $hosts =~ /^(v1|v2|both)$/ && $reason =~ /^(host|test|spec|ours|flaky): /;
+    my ($class) = ($reason // '') =~ /^(host|test|spec|ours|flaky|out): /;
+    die "$option{known}:$.: expected: host | program | assertion | class: reason\n" unless $class && $hosts =~ /^(v1|v2|both)$/;
     for my $host ($hosts eq 'both' ? ('v1', 'v2') : $hosts) {
-        push @known, {host => $host, program => $program, text => $text, class => $1, reason => $reason, seen => 0, line => $.};
+        if ($class eq 'out') { push @{$left_out{$host}}, [$program, $reason]; next }
+        push @known, {host => $host, program => $program, text => $text, class => $class, reason => $reason, seen => 0, line => $.};
     }
 }
 
 # The entries for a failure of ours; they are then true.
 sub known {
     my ($host, $program, $text) = @_;
-    my @hits = grep { $_->{host} eq $host && $_->{program} eq $program && ($_->{text} eq '*' || $_->{text} eq $text) } @known;
+    my @hits = grep { $_->{host} eq $host && $_->{program} eq $program && $_->{text} eq $text } @known;
     $_->{seen} = 1 for @hits;
     return @hits;
 }
@@ -99,13 +100,14 @@ for my $entry (@known) {
 my %title = (v1 => 'Here: cgroup v1', v2 => 'In the guest: pure cgroup v2');
 my $text = "`make conformance`: $option{about}. A cell is passed / failed / skipped assertions.\n";
 for my $host (sort keys %result) {
-    $text .= "\n### $title{$host}\n\n| program | " . join(' | ', $own, @others) . " | what fails with $own |\n|" . '---|' x (@others + 3) . "\n";
+    my @columns = grep { my $runtime = $_; grep { $_->{$runtime} } values %{$result{$host}} } $own, @others;
+    $text .= "\n### $title{$host}\n\n| program | " . join(' | ', @columns) . " | what fails with $own |\n|" . '---|' x (@columns + 2) . "\n";
     my %total;
     for my $program (sort keys %{$result{$host}}) {
         my @entries = grep { $_->{host} eq $host && $_->{program} eq $program } @known;
         my $flaky = grep { $_->{class} eq 'flaky' } @entries;
         my @cells;
-        for my $runtime ($own, @others) {
+        for my $runtime (@columns) {
             my $run = $result{$host}{$program}{$runtime};
             my $verdict = $flaky ? 'flaky' : $run ? verdict($run) : 'not run';
             $total{$runtime}{$verdict}++;
@@ -115,8 +117,9 @@ for my $host (sort keys %result) {
         my $reasons = join '; ', grep { !$once{$_}++ } map { $_->{reason} } @entries;
         $text .= "| $program | " . join(' | ', @cells, $reasons) . " |\n";
     }
+    $text .= "| $_->[0] | " . 'not run | ' x @columns . "$_->[1] |\n" for @{$left_out{$host} // []};
     my @totals;
-    for my $runtime ($own, @others) {
+    for my $runtime (@columns) {
         my $count = $total{$runtime};
         push @totals, join(', ', map { $count->{$_} . " $_" } sort keys %$count);
     }
