@@ -4,6 +4,7 @@
 //! What to write is decided in [`settings`] and [`devices`], which are pure; [`v1`] and [`v2`] know where files are.
 
 pub(crate) mod devices;
+mod files;
 mod freezer;
 mod layout;
 mod oom;
@@ -18,11 +19,12 @@ use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use files::{collect_processes, is_frozen, make_dir, oom_kills, open_dir, read_file, remove_tree, write_file};
 pub(crate) use layout::{Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
@@ -30,6 +32,7 @@ pub(crate) use stats::Stats;
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
 /// Which kind of hierarchy has the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -347,83 +350,4 @@ impl Cgroup {
         let error = Error::new(format!("remove cgroup {}", dir.display())).errno(errno);
         if pids.is_empty() { error } else { error.hint(format!("these processes are still in it: {pids:?}")) }
     }
-}
-
-/// Makes a directory and the missing ones above it. False: it was there.
-fn make_dir(dir: &Path) -> rustix::io::Result<bool> {
-    match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)) {
-        Ok(()) => Ok(true),
-        Err(Errno::EXIST) => Ok(false),
-        Err(Errno::NOENT) => {
-            let parent = dir.parent().ok_or(Errno::NOENT)?;
-            make_dir(parent)?;
-            make_dir(dir)
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
-fn remove_tree(dir: &Path) -> rustix::io::Result<()> {
-    match rustix::fs::rmdir(dir) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // EBUSY: processes or children; ENOTEMPTY is not cgroupfs' word, but costs nothing to accept.
-        Err(Errno::BUSY | Errno::NOTEMPTY) => {}
-        Err(errno) => return Err(errno),
-    }
-    for child in children(dir) {
-        remove_tree(&child)?;
-    }
-    match rustix::fs::rmdir(dir) {
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
-    }
-}
-
-/// The child cgroups of a directory.
-fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
-}
-
-fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {
-    pids.extend(read_file(dir, "cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
-    for child in if below { children(dir) } else { Vec::new() } {
-        collect_processes(&child, below, pids);
-    }
-}
-
-/// Of `memory.events` or `memory.oom_control`.
-fn oom_kills(text: &str) -> u64 {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.parse().ok()).unwrap_or(0)
-}
-
-fn is_frozen(dir: &Path) -> bool {
-    read_file(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
-        || read_file(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
-}
-
-fn open_dir(dir: &Path) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-fn read_file(dir: &Path, name: &str) -> rustix::io::Result<String> {
-    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = Vec::new();
-    let mut chunk = [0u8; 4096];
-    loop {
-        match rustix::io::read(&fd, &mut chunk)? {
-            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-            count => text.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-        }
-    }
-}
-
-fn write_file(dir: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
-    // No O_CREAT: a directory that is not a cgroup must not get files that look like one's.
-    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&fd, value).map(drop)
 }

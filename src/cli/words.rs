@@ -1,0 +1,162 @@
+//! The words of the command line, before clap reads them. Pure.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+
+use super::Cli;
+
+/// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
+///
+/// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
+/// nothing after the id of `exec` and `ps`, where the words are those of another program: a `--` says so to clap, too.
+pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let top = Cli::command();
+    let mut command = &top;
+    let (mut is_value, mut verbatim) = (true, false);
+    let mut normal = Vec::new();
+    for word in words {
+        let text = word.to_str().unwrap_or("");
+        // The first word is our own name.
+        if verbatim || std::mem::take(&mut is_value) {
+            normal.push(word);
+            continue;
+        }
+        let Some(option) = text.strip_prefix('-').filter(|rest| !rest.is_empty()) else {
+            match command.find_subcommand(text) {
+                Some(subcommand) => command = subcommand,
+                None => verbatim = matches!(command.get_name(), "exec" | "ps"),
+            }
+            normal.push(word);
+            if verbatim {
+                normal.push("--".into());
+            }
+            continue;
+        };
+        verbatim = word == "--";
+        let arguments = || command.get_arguments().chain(top.get_arguments());
+        let name = option.trim_start_matches('-').split('=').next().unwrap_or("");
+        let long = arguments().find(|argument| argument.get_long() == Some(name));
+        let takes_value = |argument: &clap::Arg| argument.get_action().takes_values();
+        let is_short = !option.starts_with('-') && long.is_none() && name != "help";
+        is_value = if is_short {
+            // `-du 1`, `-du1`: the first that takes a value has the rest of the word, or the next word.
+            let mut letters = option.chars();
+            let takes =
+                |letter| arguments().any(|argument| argument.get_short() == Some(letter) && takes_value(argument));
+            letters.any(takes) && letters.as_str().is_empty()
+        } else {
+            !option.contains('=') && long.is_some_and(takes_value)
+        };
+        let one_dash = !is_short && !option.starts_with('-');
+        normal.push(if one_dash { format!("-{text}").into() } else { word });
+    }
+    normal
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::*;
+    use super::*;
+
+    fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
+        Cli::try_parse_from(normalize(words.iter().map(OsString::from)))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_are_written_in_every_way() {
+        for words in [
+            ["runtime", "create", "--bundle", "/b", "--no-pivot", "c"],
+            ["runtime", "create", "--bundle=/b", "-no-pivot", "c", "--no-new-keyring"],
+            ["runtime", "create", "-bundle=/b", "c", "-no-pivot", "--debug=x"],
+            ["runtime", "create", "c", "-no-pivot", "-b", "/b"],
+        ] {
+            let words: Vec<&str> = words.into_iter().filter(|word| *word != "--debug=x").collect();
+            let parsed = parse(&words).map(|cli| cli.command);
+            let Ok(Some(Command::Create(create))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert_eq!(create.container.bundle, Some(PathBuf::from("/b")), "{words:?}");
+            assert!(create.container.no_pivot && create.id == "c", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_negative_number_is_a_value() {
+        for words in [
+            ["runtime", "update", "--memory", "-1", "--cpu-quota=-1", "-pids-limit", "-1", "-r", "-", "c"],
+            ["runtime", "update", "c", "-r", "-", "--pids-limit", "-1", "-cpu-quota", "-1", "-memory=-1"],
+        ] {
+            let parsed = parse(&words).map(|cli| cli.command);
+            let Ok(Some(Command::Update(update))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert_eq!(
+                (update.memory.as_deref(), update.cpu_quota, update.pids_limit),
+                (Some("-1"), Some(-1), Some(-1))
+            );
+            assert_eq!((update.id.as_str(), update.resources), ("c", Some(PathBuf::from("-"))));
+        }
+    }
+
+    #[test]
+    fn a_signal_is_not_an_option() {
+        let parsed = parse(&["runtime", "kill", "c", "9"]).map(|cli| cli.command);
+        assert!(matches!(parsed, Ok(Some(Command::Kill(Kill { signal, .. }))) if signal == "9"));
+    }
+
+    #[test]
+    fn words_after_the_id_of_exec_are_the_programs() {
+        let words =
+            ["runtime", "-root", "/r", "exec", "-tty", "--env", "A=-b", "-u", "1", "c", "find", "-tty", "--cwd=x"];
+        let parsed = parse(&words).map(|cli| cli.command);
+        let Ok(Some(Command::Exec(exec))) = parsed else { panic!("{parsed:?}") };
+        assert!(exec.tty && exec.cwd.is_none());
+        assert_eq!((exec.id.as_str(), exec.env, exec.user.as_deref()), ("c", vec!["A=-b".to_owned()], Some("1")));
+        assert_eq!(exec.args, ["find", "-tty", "--cwd=x"]);
+        for options in
+            [&["-dp/x/proc"][..], &["-du", "-1"], &["-d", "-cwd", "/c"], &["--detach", "-ueu"], &["-d", "--"]]
+        {
+            let words = [&["runtime", "exec"], options, &["c", "--help", "--", "-tty"]].concat();
+            let Ok(Some(Command::Exec(exec))) = parse(&words).map(|cli| cli.command) else { panic!("{words:?}") };
+            assert!(exec.id == "c" && exec.detach && !exec.tty, "{words:?}");
+            assert_eq!(exec.args, ["--help", "--", "-tty"], "{words:?}");
+        }
+    }
+
+    #[test]
+    fn words_after_the_id_of_ps_are_its_options() {
+        for (words, expected) in [
+            (&["-format", "table", "c", "-o pid,cmd"][..], &["-o pid,cmd"][..]),
+            (&["c", "-format", "--format=x", "-ef", "--help"], &["-format", "--format=x", "-ef", "--help"]),
+            (&["c"], &[]),
+        ] {
+            let parsed = parse(&[&["runtime", "ps"], words].concat()).map(|cli| cli.command);
+            let Ok(Some(Command::Ps(ps))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert_eq!(
+                (ps.id.as_str(), ps.args.as_slice()),
+                ("c", expected.iter().map(OsString::from).collect::<Vec<_>>().as_slice())
+            );
+        }
+    }
+
+    #[test]
+    fn events_are_of_one_container_or_of_all() {
+        for words in [&["--interval=5s", "c"][..], &["c", "-interval", "5s", "--stats"], &["--all"]] {
+            assert!(parse(&[&["runtime", "events"], words].concat()).is_ok(), "{words:?}");
+        }
+        for words in [&[][..], &["--all", "c"]] {
+            assert!(parse(&[&["runtime", "events"], words].concat()).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_options_and_missing_arguments_are_errors() {
+        for words in [&["runtime", "state"][..], &["runtime", "state", "--banana", "c"], &["runtime", "banana"]] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+}
