@@ -62,7 +62,7 @@ fetch_tests() {
         (cd "$path/src/github.com/opencontainers/runc/contrib/cmd/$program" &&
             PKG_CONFIG_SYSROOT_DIR=$work/go PKG_CONFIG_LIBDIR=$work/go/usr/lib/x86_64-linux-gnu/pkgconfig CGO_ENABLED=1 \
             PATH=$go/bin:$PATH GOROOT=$go GOPATH=$path GO111MODULE=off GOCACHE=$work/cache \
-                go build -tags seccomp,netgo,osusergo -ldflags '-linkmode external -extldflags -static' -o "$program" .)
+                go build -tags seccomp,netgo,osusergo -ldflags '-extldflags -static' -o "$program" . && "./$program" -h >/dev/null 2>&1)
     done
     rm -rf "$cache/src" && mv "$work/src" "$cache/src"
     rm -rf "$work" "$cache/apt"
@@ -97,8 +97,9 @@ make_images() {
 [ "$(id -u)" = 0 ] || { echo "peer-tests: needs root" >&2; exit 2; }
 [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || { echo "peer-tests: needs a cgroup v1 or hybrid host" >&2; exit 2; }
 mkdir -p "$cache"
-[ -e "$cache/src" ] || fetch_tests
-[ -e "$cache/src/tests/integration/testdata/debian-amd64.tar.xz" ] || make_images
+# Not `||`, behind which a failing step would not end the script.
+if [ ! -e "$cache/src" ]; then fetch_tests; fi
+if [ ! -e "$cache/src/tests/integration/testdata/debian-amd64.tar.xz" ]; then make_images; fi
 if [ ${#files[@]} = 0 ]; then
     for file in "$cache"/src/tests/integration/*.bats; do files+=("$(basename "$file")"); done
 fi
