@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, Call, Container, case, cgroup_v2, ours, runtime, skip, text, with_io};
+use crate::support::{Bundle, Call, Container, Output, case, cgroup_v2, ours, runtime, skip, text, with_io};
 
 #[test]
 fn version() {
@@ -344,6 +344,32 @@ fn log_stays_empty_on_success() {
         let log = container.bundle.directory.join("log");
         container.call(["--log", log.to_str().unwrap(), "--log-format", "json", "run", &container.id]).run().ok();
         assert_eq!(text(&log), "");
+    });
+}
+
+/// Writes `process` into a pipe that is the standard input of `exec`.
+fn exec_of_a_pipe(container: &Container, process: &Value) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let call = container.call(["exec", "--process", "/dev/stdin", &container.id]).stdin(reader).spawn();
+    std::io::Write::write_all(&mut &writer, process.to_string().as_bytes()).unwrap();
+    drop(writer);
+    call.wait()
+}
+
+/// As runc's callers pass it by `<(...)`.
+#[test]
+fn exec_reads_the_process_from_a_pipe() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let mut process =
+            json!({"args": ["echo", "a pipe"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
+        assert_eq!(exec_of_a_pipe(&container, &process).ok().stdout, "a pipe\n");
+        process["cwd"] = json!(1);
+        let output = exec_of_a_pipe(&container, &process).fails();
+        if ours() {
+            let words = "process.cwd: expected path string, found 1 (process.json line 1)";
+            assert!(output.stderr.contains(words), "{}", output.stderr);
+        }
     });
 }
 

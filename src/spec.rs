@@ -36,8 +36,11 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 
 /// Reads a process.json, for `exec`.
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
+    // Often a pipe, such as /dev/stdin: who names it waits for its end.
+    let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
+    let process = read_all(File::open(path).map_err(failed)?, 0, path)?;
     // As a field of a configuration, so that errors name fields as they do there.
-    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", read(path)?.as_slice(), b"}"].concat();
+    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
     let loaded = parse_named(&text, "process.json")?;
     for warning in &loaded.warnings {
         log.warning(warning);
@@ -68,9 +71,6 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     let fd: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
         Err(rustix::io::Errno::NOENT) => {
             let directory = path.parent().unwrap_or(Path::new("."));
-            if path.file_name().is_none_or(|name| name != "config.json") {
-                return Err(Error::new(what()).errno(rustix::io::Errno::NOENT));
-            }
             return Err(Error::new(format!(
                 "JSON specification file config.json not found in {}",
                 directory.display()
@@ -84,11 +84,18 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(Error::new(format!("{} is not a regular file", path.display())));
     }
-    if meta.len() > MAX_BYTES {
-        return Err(Error::new(format!("{} is larger than 64 MiB ({} bytes)", path.display(), meta.len())));
+    read_all(file, meta.len(), path)
+}
+
+/// `size` is how much there will be, where that is known.
+fn read_all(file: File, size: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(MAX_BYTES)).unwrap_or(0) + 1);
+    file.take(MAX_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new(format!("read {}", path.display())).errno(error))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::new(format!("{} is larger than 64 MiB", path.display())));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0) + 1);
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Error::new(what()).errno(error))?;
     Ok(bytes)
 }
 
