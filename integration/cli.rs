@@ -36,7 +36,23 @@ fn help() {
             }
         }
         for command in COMMANDS {
-            Call::new(runtime()).args([command, "--help"]).run().ok();
+            let output = Call::new(runtime()).args([command, "--help"]).run().ok();
+            let name = runtime().file_name().unwrap().to_str().unwrap();
+            assert!(output.stdout.starts_with(&format!("NAME:\n   {name} {command} - ")), "{}", output.stdout);
+        }
+    });
+}
+
+#[test]
+fn an_unknown_command_has_no_help() {
+    case(|| {
+        for words in [&["lst", "-h"][..], &["lst"]] {
+            let output = Call::new(runtime()).args(words).run().fails();
+            let said = format!("{}{}", output.stdout, output.stderr);
+            assert!(said.contains("No help topic for 'lst'"), "{said}");
+            if ours() {
+                assert!(said.contains("similar") && said.contains("list"), "{said}");
+            }
         }
     });
 }

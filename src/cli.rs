@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use update::Update;
-pub(crate) use words::normalize;
+pub(crate) use words::parse;
 
-/// A low-level OCI container runtime, a replacement for runc.
+/// Open Container Initiative runtime, a replacement for runc
 #[derive(Debug, Parser)]
 #[command(disable_version_flag = true, arg_required_else_help = true)]
 pub(crate) struct Cli {

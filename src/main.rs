@@ -41,9 +41,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::{ContextKind, ErrorKind};
 
-use cli::{Cli, Command, Global, LogFormat, NewContainer};
+use cli::{Command, Global, LogFormat, NewContainer};
 use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
@@ -52,8 +52,11 @@ use state::Root;
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(words.first());
-    let cli = match Cli::try_parse_from(cli::normalize(words.into_iter())) {
+    let cli = match cli::parse(&name, words.into_iter()) {
         Ok(cli) => cli,
+        Err(usage) if usage.kind() == ErrorKind::InvalidSubcommand => {
+            return exit(&Log::stderr(), Err(no_command(&usage)), 1);
+        }
         Err(usage) => {
             let _ = usage.print();
             // Help is asked for; anything else is an error, which runc answers with 1.
@@ -78,6 +81,16 @@ fn main() -> ExitCode {
         Ok(log) => exit(&log, prepared.and_then(|()| carry_out(command, &cli.global, &name, &log)), failure),
         Err(error) => exit(&Log::stderr(), prepared.and(Err(error)), failure),
     }
+}
+
+/// In runc's words.
+fn no_command(usage: &clap::Error) -> Error {
+    let word = usage.get(ContextKind::InvalidSubcommand).map_or(String::new(), ToString::to_string);
+    let hint = match usage.get(ContextKind::SuggestedSubcommand) {
+        Some(similar) => format!("a similar command: {similar}"),
+        None => "--help lists the commands".to_owned(),
+    };
+    Error::new(format!("No help topic for '{word}'")).hint(hint)
 }
 
 fn exit(log: &Log, result: Result<u8>, failure: u8) -> ExitCode {

@@ -2,15 +2,27 @@
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, FromArgMatches};
 
 use super::Cli;
+
+/// Parses the command line of a program that is called `name`. Help texts begin as runc's do.
+pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let help = |name: &str| format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}");
+    let subcommand = |command: clap::Command| {
+        let name = format!("{name} {}", command.get_name());
+        command.help_template(help(&name))
+    };
+    let mut command = Cli::command().help_template(help(name)).mut_subcommands(subcommand);
+    let mut matches = command.try_get_matches_from_mut(normalize(words))?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
 
 /// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
 ///
 /// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
 /// nothing after the id of `exec` and `ps`, where the words are those of another program: a `--` says so to clap, too.
-pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let top = Cli::command();
     let mut command = &top;
     let (mut is_value, mut verbatim) = (true, false);
@@ -56,13 +68,11 @@ pub(crate) fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> 
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::super::*;
     use super::*;
 
     fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
-        Cli::try_parse_from(normalize(words.iter().map(OsString::from)))
+        super::parse("runtime", words.iter().map(OsString::from))
     }
 
     #[test]
