@@ -228,7 +228,8 @@ fn failing_create_hook_fails_create_and_is_named() {
             for command in ["create", "run"] {
                 let output = container.call_bundle(command, &[]).run().fails();
                 if ours() {
-                    for word in [&format!("hooks.{name}[1]"), "7", "the-reason"] {
+                    let words = format!("hooks.{name}[1]: error running {name} hook #1: ");
+                    for word in [&words, "exit status 7", "the-reason"] {
                         assert!(output.stderr.contains(word), "no {word:?}: {}", output.stderr);
                     }
                 }
@@ -261,7 +262,8 @@ fn failing_start_hook_fails_start() {
         let pid = container.pid();
         let output = container.start().fails();
         if ours() {
-            for part in ["hooks.startContainer[0]", "busybox", "exit status 7"] {
+            for part in ["hooks.startContainer[0]: error running startContainer hook #0: ", "busybox", "exit status 7"]
+            {
                 assert!(output.stderr.contains(part), "{}", output.stderr);
             }
         }

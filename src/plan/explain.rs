@@ -1,5 +1,7 @@
 //! A fault of the child → the sentence, with the field that it is about. Pure.
 
+use nix::sys::signal::Signal;
+
 use crate::error::{Errno, Error};
 use crate::rootfs::plan::{MountKind, Param};
 use crate::sync::{Fault, START_CONTAINER, Step};
@@ -155,16 +157,21 @@ pub(crate) enum HookFailure {
     Timeout(u64),
 }
 
-/// The sentence for a hook that failed, for the parent's hooks too.
+/// The sentence for a hook that failed, for the parent's hooks too. `error running <list> hook #<index>` are runc's words.
 pub(crate) fn hook_failed(field: &str, path: &str, failure: &HookFailure, output: &str) -> Error {
-    let path = if path.is_empty() { String::new() } else { format!(" {path:?}") };
+    let place = field.strip_prefix("hooks.").and_then(|place| place.strip_suffix(']')?.split_once('['));
+    let which = place.map_or("hook".to_owned(), |(list, index)| format!("error running {list} hook #{index}"));
+    let hook = if path.is_empty() { which } else { format!("{which}: {path:?}") };
     let said = if output.is_empty() { String::new() } else { format!(", output: {:?}", output.trim_end()) };
     match failure {
-        HookFailure::Start(errno) => Error::at(format!("{field}.path"), format!("hook{path}")).errno(Errno(*errno)),
-        HookFailure::Exit(code) => Error::at(field, format!("hook{path}: exit status {code}{said}")),
-        HookFailure::Signal(signal) => Error::at(field, format!("hook{path}: signal {signal}{said}")),
+        HookFailure::Start(errno) => Error::at(format!("{field}.path"), hook).errno(Errno(*errno)),
+        HookFailure::Exit(code) => Error::at(field, format!("{hook}: exit status {code}{said}")),
+        HookFailure::Signal(number) => {
+            let name = Signal::try_from(*number).map_or(String::new(), |signal| format!(" ({signal})"));
+            Error::at(field, format!("{hook}: signal {number}{name}{said}"))
+        }
         HookFailure::Timeout(seconds) => {
-            let text = format!("hook{path}: hook ran past specified timeout of {seconds}.0s{said}");
+            let text = format!("{hook}: hook ran past specified timeout of {seconds}.0s{said}");
             Error::at(format!("{field}.timeout"), text)
         }
     }
