@@ -389,6 +389,28 @@ fn exec_reads_the_process_from_a_pipe() {
     });
 }
 
+/// In runc's format; what the lines say is our own, and runc's its own.
+#[test]
+fn debug_logs_the_steps() {
+    case(|| {
+        let container = Bundle::new().container();
+        container.bundle.write();
+        let log = container.bundle.directory.join("log");
+        let output = container.call(["--debug", "--log", log.to_str().unwrap(), "run", &container.id]).run().ok();
+        assert!(!output.stderr.contains("level="), "{}", output.stderr);
+        let written = text(&log);
+        let debug = |line: &&str| line.starts_with("time=\"20") && line.contains(" level=debug msg=\"");
+        assert!(written.lines().filter(debug).count() > 5, "{written}");
+        if ours() {
+            for step in ["plan: process.args", "plan: mounts[0]: proc on ", "cgroup /sys", "is cloned", "is created"] {
+                assert!(written.contains(step), "{step}: {written}");
+            }
+        }
+        let output = container.call(["--debug", "run", &container.id]).run().ok();
+        assert!(output.stderr.contains(" level=debug msg=\""), "{}", output.stderr);
+    });
+}
+
 // ---------------------------------------------------------------------------------------------- kill
 
 #[test]

@@ -29,6 +29,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "cgroups::small_memory_limits_suffice", "a container runs with a limit of 2 MiB (a race: not in every run)", "ARCHITECTURE.md: nothing is executed twice in the container"),
     d("crun", "cli::an_unknown_capability_is_a_warning", "an unknown capability is a warning", "config.md, Process"),
     d("crun", "cli::an_unknown_command_has_no_help", "the words of runc: No help topic for 'lst'", "runc's command line"),
+    d("crun", "cli::debug_logs_the_steps", "a line of the log is time=, level=, msg=, as of runc", "runc's log"),
     d("crun", "cli::help", "-h is --help", "runc's command line"),
     d("runc", "cli::kill_knows_realtime_signals", "kill takes RTMIN+n", "this project's command line"),
     d("crun", "cli::kill_knows_realtime_signals", "kill takes RTMIN+n", "this project's command line"),

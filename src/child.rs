@@ -264,20 +264,30 @@ impl Supervisor<'_> {
     pub(crate) fn until_ready(&mut self, child: Spawned) -> Result<Supervised> {
         let Spawned { mut pid, mut pidfd, sync } = child;
         let mut terminal = None;
+        self.log.debug(format_args!("child {pid} is cloned"));
         loop {
             match sync.receive() {
-                Ok(Message::Ready) => return Ok(Supervised { pid, pidfd, sync, terminal }),
-                Ok(Message::Spawned(second)) => (pid, pidfd) = self.second_child(second, &pidfd)?,
+                Ok(Message::Ready) => {
+                    self.log.debug(format_args!("child {pid} is ready"));
+                    return Ok(Supervised { pid, pidfd, sync, terminal });
+                }
+                Ok(Message::Spawned(second)) => {
+                    (pid, pidfd) = self.second_child(second, &pidfd)?;
+                    self.log.debug(format_args!("child {pid} is the second, in the namespaces"));
+                }
                 Ok(Message::NeedMaps) => {
                     self.write_maps(pid)?;
+                    self.log.debug("id maps are written");
                     self.go_on(&sync, &pidfd)?;
                 }
                 Ok(Message::NeedDevices) => {
                     self.move_devices(pid)?;
+                    self.log.debug("network devices are moved");
                     self.go_on(&sync, &pidfd)?;
                 }
                 Ok(Message::NeedHooks) => {
                     self.hooks(pid)?;
+                    self.log.debug("prestart and createRuntime hooks have run");
                     self.go_on(&sync, &pidfd)?;
                 }
                 Ok(Message::Terminal(master)) => terminal = Some(master),

@@ -36,7 +36,7 @@ pub(crate) struct Global {
     /// Format of the log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub(crate) log_format: LogFormat,
-    /// Log warnings too
+    /// Log what will be done, each step, and warnings too
     #[arg(long)]
     pub(crate) debug: bool,
     /// Have systemd make the cgroup (not supported by this version)

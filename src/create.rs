@@ -112,6 +112,9 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
     for note in &plan.notes {
         log.debug(note);
     }
+    if log.is_debug() {
+        plan::describe(&plan).iter().for_each(|line| log.debug(line));
+    }
     Ok((plan, host, loaded.text))
 }
 
@@ -176,11 +179,15 @@ fn carry_out(
     record.rdt = opened.rdt;
     container.write_config(&opened.config)?;
     container.write_record(&record)?;
+    log.debug(format_args!("state of {:?} is reserved", request.id));
     rollback.mounts(&record);
     // Before any process is in it.
     let made = record.cgroup.create();
     rollback.cgroup(&record.cgroup);
     made?;
+    for dir in record.cgroup.dirs.values() {
+        log.debug(format_args!("cgroup {} is made", dir.display()));
+    }
     record.cgroup.apply(&plan.settings)?;
     make_rdt(&record, &plan, rollback)?;
 
@@ -217,6 +224,7 @@ fn carry_out(
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
+    log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
     record.rdt.as_ref().map_or(Ok(()), |groups| groups.join(pid))?;
     child::adjust(&plan, &host, pid)?;
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
@@ -231,6 +239,7 @@ fn carry_out(
     }
     sync.go_on().map_err(|errno| child::init_died(&plan, &record.cgroup, &pidfd, Some(errno)))?;
     rollback.keep();
+    log.debug(format_args!("container {:?} is created", request.id));
     log.succeeds();
     Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, sync })
 }

@@ -75,10 +75,15 @@ impl Log {
         }
     }
 
-    /// What only `--debug` asks for.
-    pub(crate) fn debug(&self, text: &str) {
+    /// Whether `--debug` is given.
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug
+    }
+
+    /// What only `--debug` asks for; `text` is formatted only then.
+    pub(crate) fn debug(&self, text: impl std::fmt::Display) {
         if self.debug {
-            self.line("debug", text);
+            self.line("debug", &text.to_string());
         }
     }
 

@@ -70,6 +70,7 @@ fn start(created: &Created, log: &Log) -> Result<()> {
         }
     }
     created.container.unlock();
+    log.debug("the program runs");
     let pid = created.pid.as_raw_nonzero().get();
     let (hooks, output) = (&created.plan.hooks.poststart, &created.plan.acting.hook_output);
     run_hooks(hooks, &created.state.json("running", pid), &created.record.bundle, output)

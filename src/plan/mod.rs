@@ -4,6 +4,7 @@
 //! `cgroups/settings.rs` and `devices.rs`, and in `seccomp/`. Below the plan nothing reads the configuration again.
 
 mod annotations;
+mod describe;
 mod devices;
 mod exec;
 mod explain;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
+pub(crate) use describe::describe;
 pub(crate) use exec::{Changes, Wanted, exec_lsm, make_exec};
 pub(crate) use explain::{HookFailure, NO_MORE_PROCESSES, explain, explain_late, hook_failed};
 pub(crate) use hooks::{HookPlan, HookPlans, NAMES as HOOKS, late as late_hooks};

@@ -83,7 +83,7 @@ pub(crate) const KINDS: &[LinuxNamespaceType] = &[
 ];
 
 /// The name of the kind in the configuration.
-fn kind_name(kind: LinuxNamespaceType) -> &'static str {
+pub(super) fn kind_name(kind: LinuxNamespaceType) -> &'static str {
     match kind {
         LinuxNamespaceType::Mount => "mount",
         LinuxNamespaceType::Cgroup => "cgroup",
@@ -96,7 +96,7 @@ fn kind_name(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
-fn clone_flag(kind: LinuxNamespaceType) -> i32 {
+pub(super) fn clone_flag(kind: LinuxNamespaceType) -> i32 {
     match kind {
         LinuxNamespaceType::Mount => libc::CLONE_NEWNS,
         LinuxNamespaceType::Cgroup => libc::CLONE_NEWCGROUP,
