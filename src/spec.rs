@@ -40,12 +40,22 @@ pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
     let process = read_all(File::open(path).map_err(failed)?, 0, path)?;
     // As a field of a configuration, so that errors name fields as they do there.
-    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
+    let mut text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
+    // Only config.json must have a `user`: a process.json is runc's own format, and there root is meant.
+    if json::contains(&text, "process.cwd") && !json::contains(&text, "process.user") {
+        text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", with_root(&process).as_slice(), b"}"].concat();
+    }
     let loaded = parse_named(&text, "process.json")?;
     for warning in &loaded.warnings {
         log.warning(warning);
     }
     loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
+}
+
+/// A JSON object with members, and root as its `user`.
+fn with_root(process: &[u8]) -> Vec<u8> {
+    let (space, members) = process.split_at(process.iter().position(|byte| *byte == b'{').map_or(0, |at| at + 1));
+    [space, br#""user":{"uid":0,"gid":0},"#, members].concat()
 }
 
 /// Reads `linux.resources` from a file or, for `-`, from stdin, for `update`.
@@ -56,9 +66,8 @@ pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
     } else {
         Box::new(File::open(source).map_err(failed)?)
     };
-    let mut bytes = b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":".to_vec();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(failed)?;
-    bytes.extend(b"}}");
+    let resources = read_all(file, 0, source)?;
+    let bytes = [b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":", resources.as_slice(), b"}}"].concat();
     let linux = parse_named(&bytes, "--resources")?.spec.linux().clone();
     let resources = linux.and_then(|linux| linux.resources().clone());
     resources.ok_or_else(|| Error::at("--resources", format!("{source:?} has no resources")))
@@ -88,7 +97,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 }
 
 /// `size` is how much there will be, where that is known.
-fn read_all(file: File, size: u64, path: &Path) -> Result<Vec<u8>> {
+fn read_all(file: impl Read, size: u64, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(size.min(MAX_BYTES)).unwrap_or(0) + 1);
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)

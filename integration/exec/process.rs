@@ -67,6 +67,17 @@ fn process_json_has_the_defaults_of_the_container() {
 }
 
 #[test]
+fn process_json_without_a_user_is_roots() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        let (container, _io) = sleeping(bundle);
+        let process = json!({"cwd": "/", "args": ["id", "-u"], "env": ["PATH=/bin"]});
+        assert_eq!(process_json(&container, &process), "0\n");
+    });
+}
+
+#[test]
 fn process_json_is_checked() {
     case(|| {
         let (container, _io) = Container::running();
