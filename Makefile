@@ -76,7 +76,7 @@ conformance: ## the OCI validation programs with ours, runc and crun, here and i
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/conformance.sh $(BIN)
 
-peer-tests: ## runc's own bats tests with runc and with ours, into docs/peer-tests.md (root); PEER_ARGS="kill.bats run.bats"
+peer-tests: ## runc's own bats tests with runc and with ours, into docs/conformance.md (root); PEER_ARGS="kill.bats run.bats"
 	@scripts/setup.sh peer
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) $(or $(PEER_ARGS),--write)

@@ -2,7 +2,7 @@
 # Runs runc's own tests (the bats files of Debian's source package of runc) with runc and with this project's binary.
 # usage: scripts/peer-tests.sh [--runtime NAME=PATH]... [--write] [FILE.bats...]
 #   default: runc=/usr/sbin/runc, ours=the release binary, and all files
-#   --write  put the table into docs/peer-tests.md
+#   --write  put the table into docs/conformance.md
 # Fails when a test that runc passes fails with another runtime and is not in integration/peer-tests-known.txt, or is
 # there and passes. What each test printed stays in .cache/peer-tests/results/NAME/FILE.tap.
 #
@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 top=$(dirname "$here")
 cache=$top/.cache/peer-tests
 known=$top/integration/peer-tests-known.txt
-page=$top/docs/peer-tests.md
+page=$top/docs/conformance.md
 
 runtimes=() files=() write=
 while [ $# -gt 0 ]; do

@@ -1,4 +1,4 @@
-# Reads lines `runtime TAB file TAB path of its TAP`, and writes the table and the lists of docs/peer-tests.md.
+# Reads lines `runtime TAB file TAB path of its TAP`, and writes the table and the lists of docs/conformance.md.
 # -v known=FILE: the differences that are known, under headings `= reason`, as lines `file: test`.
 # Exit status 1 when a test that the first runtime passes does not pass with another and is not known, or is known and passes.
 BEGIN {
