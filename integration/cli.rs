@@ -366,7 +366,7 @@ fn log_stays_empty_on_success() {
 /// Writes `process` into a pipe that is the standard input of `exec`.
 fn exec_of_a_pipe(container: &Container, process: &Value) -> Output {
     let (reader, writer) = std::io::pipe().unwrap();
-    let call = container.call(["exec", "--process", "/dev/stdin", &container.id]).stdin(reader).spawn();
+    let call = container.call(["exec", "--process", "/proc/self/fd/0", &container.id]).stdin(reader).spawn();
     std::io::Write::write_all(&mut &writer, process.to_string().as_bytes()).unwrap();
     drop(writer);
     call.wait()

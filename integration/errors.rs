@@ -188,6 +188,8 @@ table! {
     // ------------------------------------------------------------------------------------------ seccomp
     seccomp_action_is_unknown: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_BANANA"})), ["linux.seccomp.defaultAction", "SCMP_ACT_BANANA"];
     seccomp_names_are_empty: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": [], "action": "SCMP_ACT_ERRNO"}]))), ["linux.seccomp.syscalls[0].names"];
+    seccomp_metadata_for_no_listener: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"})), ["linux.seccomp.listenerMetadata", "linux.seccomp.listenerPath"];
+    annotation_of_a_handler: |b| set(b, "/annotations", json!({"run.oci.handler": "wasm"})), ["annotations[\"run.oci.handler\"]"];
     seccomp_operator_is_unknown: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_BANANA"}]}]))), ["linux.seccomp.syscalls[0].args[0].op", "SCMP_CMP_BANANA"];
     // ------------------------------------------------------------------------------------------ hooks
     hook_is_not_there: |b| set(b, "/hooks", json!({"createRuntime": [{"path": "/nosuch/hook"}]})), ["hooks.createRuntime[0]", "/nosuch/hook"];

@@ -345,6 +345,36 @@ fn time_offsets() {
     });
 }
 
+/// The offsets belong to the user namespace, too, a new one and one that is joined.
+#[test]
+fn time_offsets_in_a_user_namespace() {
+    case(|| {
+        if !Path::new("/proc/self/ns/time").exists() || !user_namespaces() {
+            skip!("no time or no user namespaces");
+        }
+        let created = |edit: &dyn Fn(&mut Bundle)| {
+            let mut bundle = Bundle::sh(crate::support::WAITING);
+            bundle
+                .namespace("time", None)
+                .set("/linux/timeOffsets", json!({"monotonic": {"secs": 172_800, "nanosecs": 5}}));
+            edit(&mut bundle);
+            let container = bundle.container();
+            let io = container.create_io();
+            let text = text(format!("/proc/{}/timens_offsets", container.pid()));
+            let line: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
+            assert_eq!(line, ["monotonic", "172800", "5"]);
+            (container, io)
+        };
+        let (first, _io) = created(&|bundle| {
+            mappings(bundle.namespace("user", None));
+        });
+        let path = format!("/proc/{}/ns/user", first.pid());
+        created(&|bundle| {
+            bundle.namespace("user", Some(&path));
+        });
+    });
+}
+
 #[test]
 fn hostname_in_a_joined_uts_namespace() {
     case(|| {

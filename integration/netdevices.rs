@@ -55,7 +55,7 @@ impl Net {
     }
 
     fn devices(&self) -> BTreeSet<String> {
-        self.sh("ls /proc/sys/net/ipv4/conf").split_whitespace().map(str::to_owned).collect()
+        self.sh("cd /proc/sys/net/ipv4/conf && echo *").split_whitespace().map(str::to_owned).collect()
     }
 
     /// All that `ip` says of a device, but for what changes by itself when it has been down.

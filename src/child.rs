@@ -38,14 +38,15 @@ pub(crate) fn spawn(
     child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
 ) -> Result<Spawned> {
     block_signals()?;
+    raise_hard_limits(plan)?;
     let mut files = join.files;
     if let Some(into) = &join.into
-        && let Some(spawned) = attempt(plan, Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
+        && let Some(spawned) = attempt(Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
     {
         return Ok(spawned);
     }
     files.extend(join.procs);
-    attempt(plan, None, flags, rollback, |sync| child(sync, &files))?
+    attempt(None, flags, rollback, |sync| child(sync, &files))?
         .ok_or_else(|| Error::at("linux.namespaces", "create the namespaces"))
 }
 
@@ -53,7 +54,6 @@ pub(crate) fn spawn(
 /// has killed the child at its birth: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that
 /// came during the clone.
 fn attempt(
-    plan: &Plan,
     into: Option<BorrowedFd<'_>>,
     flags: i32,
     rollback: &mut Rollback,
@@ -73,8 +73,6 @@ fn attempt(
         Err(errno) => return Err(clone_failed(flags, errno)),
     };
     rollback.child(&pidfd)?;
-    // A second child inherits them.
-    raise_hard_limits(plan, pid)?;
     drop(child_end);
     let spawned = Spawned { pid, pidfd, sync: ParentEnd(parent_end) };
     Ok(if into.is_some() && spawned.was_killed_at_birth() { None } else { Some(spawned) })
@@ -157,9 +155,9 @@ fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
     Ok(())
 }
 
-/// Raises hard limits, from outside a user namespace, where that may be permitted. The child then sets each limit by
-/// itself, as the last thing it does, so that a small one does not hit its own work.
-fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
+/// Raises our own hard limits, from outside a user namespace, where that may be permitted: each child inherits them. It
+/// then sets each limit by itself, as the last thing it does, so that a small one does not hit its own work.
+fn raise_hard_limits(plan: &Plan) -> Result<()> {
     let rlimits = plan.child.process.as_ref().map(|process| process.rlimits.as_slice()).unwrap_or_default();
     for (index, limit) in rlimits.iter().enumerate() {
         let at = |text: String| Error::at(format!("process.rlimits[{index}]"), text);
@@ -167,7 +165,7 @@ fn raise_hard_limits(plan: &Plan, pid: Pid) -> Result<()> {
         if limit.hard <= hard {
             continue;
         }
-        sys::prlimit(pid, limit.resource, soft, limit.hard).map_err(|errno| {
+        sys::prlimit(rustix::process::getpid(), limit.resource, soft, limit.hard).map_err(|errno| {
             let error = at(format!("raise the hard limit from {hard} to {}", limit.hard)).errno(errno);
             if errno == rustix::io::Errno::PERM {
                 error.hint("raising a hard limit needs CAP_SYS_RESOURCE")

@@ -142,7 +142,9 @@ pub(crate) fn hook_output(plan: &HookOutput) -> Result<Output> {
         let Some(path) = path else { return Ok(None) };
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let mode = Mode::from_raw_mode(0o600);
-        rustix::fs::open(path, flags, mode).map(Some).map_err(|errno| {
+        // Not to hang on a FIFO without a reader; a hook may well wait for one that is slow.
+        let blocking = |file: OwnedFd| rustix::fs::fcntl_setfl(&file, OFlags::APPEND).map(|()| file);
+        rustix::fs::open(path, flags, mode).and_then(blocking).map(Some).map_err(|errno| {
             Error::at(format!("annotations[\"run.oci.hooks.{name}\"]"), format!("open {path:?}")).errno(errno)
         })
     };

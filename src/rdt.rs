@@ -1,7 +1,7 @@
 //! `linux.intelRdt`: the container's groups of resctrl. Runs in: parent. Touches the directory of the mount.
 //!
 //! A class of service (a directory of the mount) has `schemata` and `tasks`; a monitoring group (a directory of the class'
-//! `mon_groups`) has `tasks`. Processes are in the groups of their parent, so init alone is put there. mkdir and rmdir of
+//! `mon_groups`) has `tasks`. Processes are in the groups of their parent, so init is put there, and what `exec` starts. mkdir and rmdir of
 //! a group are all that there is to it: its files come and go by themselves.
 
 mod stats;

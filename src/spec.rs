@@ -2,6 +2,7 @@
 //!
 //! Runs in: parent. Reads one file of the bundle; everything after it is pure.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -40,6 +41,7 @@ pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
     let process = read_all(File::open(path).map_err(failed)?, 0, path)?;
     // As a field of a configuration, so that errors name fields as they do there.
+    check_alone(&process, "process.json")?;
     let mut text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
     // Only config.json must have a `user`: a process.json is runc's own format, and there root is meant.
     if json::contains(&text, "process.cwd") && !json::contains(&text, "process.user") {
@@ -50,6 +52,13 @@ pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
         log.warning(warning);
     }
     loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
+}
+
+/// What is to become a part of a configuration must be an object, and end with it.
+fn check_alone(text: &[u8], name: &str) -> Result<()> {
+    serde_json::from_slice::<BTreeMap<String, serde::de::IgnoredAny>>(text)
+        .map(drop)
+        .map_err(|error| located("", name, &error))
 }
 
 /// A JSON object with members, and root as its `user`.
@@ -67,6 +76,7 @@ pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
         Box::new(File::open(source).map_err(failed)?)
     };
     let resources = read_all(file, 0, source)?;
+    check_alone(&resources, "--resources")?;
     let bytes = [b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":", resources.as_slice(), b"}}"].concat();
     let linux = parse_named(&bytes, "--resources")?.spec.linux().clone();
     let resources = linux.and_then(|linux| linux.resources().clone());

@@ -196,6 +196,19 @@ fn without_most_namespaces() {
 }
 
 #[test]
+fn without_any_namespace() {
+    case(|| {
+        let mut bundle = Bundle::new();
+        bundle.set("/linux/namespaces", json!([])).set("/mounts", json!([]));
+        for field in ["/hostname", "/linux/maskedPaths", "/linux/readonlyPaths"] {
+            bundle.remove(field);
+        }
+        let (container, _io) = sleeping(bundle);
+        assert_eq!(printed(&container, &[], "echo in; ls -d /bin"), "in\n/bin\n");
+    });
+}
+
+#[test]
 fn with_a_cgroup_namespace() {
     case(|| {
         let mut bundle = Bundle::new();

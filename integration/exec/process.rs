@@ -54,15 +54,18 @@ fn process_json_has_the_defaults_of_the_container() {
     case(|| {
         let mut bundle = Bundle::new();
         bundle.set("/process/oomScoreAdj", json!(432)).set("/process/env/-", json!("OF_INIT=1"));
-        bundle.set("/process/user/additionalGids", json!([5]));
+        bundle.set("/process/user/additionalGids", json!([5])).set("/process/user/umask", json!(0o77));
+        bundle.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 7}));
+        bundle.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 6}));
         let (container, _io) = sleeping(bundle);
-        let script = "ulimit -n; grep CapEff /proc/self/status; cat /proc/self/oom_score_adj; echo =$OF_INIT; id -G";
+        let script = "ulimit -n; grep CapEff /proc/self/status; cat /proc/self/oom_score_adj; echo =$OF_INIT; id -G; \
+                      umask; cut -d' ' -f19 /proc/self/stat; ionice";
         let printed = process_json(
             &container,
             &json!({"cwd": "/", "args": ["sh", "-c", script], "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0}}),
         );
         // Capabilities, limits and the score are the container's; environment and groups are as they are said.
-        assert_eq!(printed, "1024\nCapEff:\t0000000020000420\n432\n=\n0\n");
+        assert_eq!(printed, "1024\nCapEff:\t0000000020000420\n432\n=\n0\n0077\n7\nbest-effort: prio 6\n");
     });
 }
 
@@ -86,6 +89,7 @@ fn process_json_is_checked() {
             "",
             "{",
             "[]",
+            r#"{"cwd":"/","user":{"uid":0,"gid":0},"args":["true"]},"hostname":"x""#,
             r#"{"cwd":"/","user":{"uid":"0","gid":0},"args":["true"]}"#,
             r#"{"cwd":"/","user":{"uid":-1,"gid":0},"args":["true"]}"#,
             r#"{"cwd":"/","user":{"uid":4294967295,"gid":0},"args":["true"]}"#,

@@ -71,7 +71,10 @@ impl Exec<'_> {
     /// All namespaces by one setns(2), in which the kernel takes the user namespace first. A pid namespace is for
     /// children of who joins it, so that a second child, the parent's child as we are, is the one that goes on.
     fn enter(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
-        sys::setns(self.init, self.kinds).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
+        // setns(2) of nothing is an error.
+        if self.kinds != 0 {
+            sys::setns(self.init, self.kinds).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
+        }
         if self.kinds & libc::CLONE_NEWUSER != 0 {
             namespaces::take_root(Step::UserNamespaceRoot)?;
             // The second child is seen from its first moment on, and a change of ids made us what

@@ -45,6 +45,7 @@ fn join_all(init: &Init<'_>) -> Result<(), Fault> {
     if let Some((index, (_, fd))) = user {
         let fault = |errno| Fault::new(Step::JoinNamespace, errno).item(index);
         setns(fd, libc::CLONE_NEWUSER).map_err(fault)?;
+        new_time(init)?;
         // Inside, we are nobody until we take an id that is mapped there.
         take_root(Step::UserNamespaceRoot)?;
     }
@@ -68,6 +69,9 @@ fn after_join(init: &Init<'_>) -> Result<(), Fault> {
 
 /// Waits for the maps of the new user namespace, and becomes its root.
 pub(super) fn become_root(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+    if !init.plan.namespaces.joins(libc::CLONE_NEWUSER) {
+        new_time(init)?;
+    }
     if !init.has_idmap {
         return Ok(());
     }
@@ -87,9 +91,6 @@ pub(super) fn late(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
     if namespaces.new_cgroup {
         sys::unshare(UnshareFlags::NEWCGROUP).map_err(|errno| Fault::new(Step::CgroupNamespace, errno))?;
     }
-    if namespaces.new_time {
-        new_time(init)?;
-    }
     if namespaces.is_new(libc::CLONE_NEWNET) {
         sys::loopback_up().map_err(|errno| Fault::new(Step::Loopback, errno))?;
     }
@@ -98,8 +99,12 @@ pub(super) fn late(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
 }
 
 /// time_namespaces(7): a new one is for children until it is entered by setns, and its offsets can be written only
-/// before anyone is in it.
+/// before anyone is in it. It belongs to the container's user namespace, and is made as soon as we are in that one: who
+/// has taken its root's ids cannot write our files in /proc any more.
 fn new_time(init: &Init<'_>) -> Result<(), Fault> {
+    if !init.plan.namespaces.new_time {
+        return Ok(());
+    }
     let fault = |errno| Fault::new(Step::TimeNamespace, errno);
     sys::unshare(UnshareFlags::NEWTIME).map_err(fault)?;
     let offsets = init.plan.namespaces.time_offsets.as_bytes();

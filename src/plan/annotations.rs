@@ -15,6 +15,20 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 /// The annotations that act; those that begin with a prefix end with a dot. They are crun's.
 pub(crate) const ANNOTATIONS: &[&str] = &[HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD_RECEIVER];
 
+/// Annotations of crun without which the container would be another one: refused.
+const REFUSED: &[&str] = &["run.oci.handler", "run.oci.seccomp_bpf_data"];
+
+/// Annotations of crun that would act there, and do not here.
+const WITHOUT_EFFECT: &[&str] = &[
+    "run.oci.delegate-cgroup",
+    "run.oci.mount_context_type",
+    "run.oci.seccomp.plugins",
+    "run.oci.seccomp.receiver",
+    "run.oci.seccomp_fail_unknown_syscall",
+    "run.oci.systemd.force_cgroup_v1",
+    "run.oci.systemd.subgroup",
+];
+
 /// What annotations ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Acting {
@@ -41,6 +55,16 @@ pub(super) fn all(spec: &Spec) -> Result<BTreeMap<String, String>> {
     Ok(map)
 }
 
+/// Those that other runtimes know and we do not: no container is silently another one than was asked for.
+pub(super) fn check(annotations: &BTreeMap<String, String>, warnings: &mut Vec<String>) -> Result<()> {
+    let find = |names: &'static [&str]| names.iter().filter(|name| annotations.contains_key(**name));
+    if let Some(name) = find(REFUSED).next() {
+        return Err(Error::at(format!("annotations[{name:?}]"), "is not supported").hint("crun knows it"));
+    }
+    warnings.extend(find(WITHOUT_EFFECT).map(|name| format!("annotations[{name:?}] has no effect")));
+    Ok(())
+}
+
 /// Reads those that act, also from a record.
 pub(crate) fn acting(annotations: &BTreeMap<String, String>) -> Result<Acting> {
     let path = |key: &str| match annotations.get(key).map(PathBuf::from) {
@@ -51,7 +75,7 @@ pub(crate) fn acting(annotations: &BTreeMap<String, String>) -> Result<Acting> {
     };
     Ok(Acting {
         hook_output: HookOutput { stdout: path(HOOKS_STDOUT)?, stderr: path(HOOKS_STDERR)? },
-        keep_groups: annotations.contains_key(KEEP_GROUPS),
+        keep_groups: annotations.get(KEEP_GROUPS).is_some_and(|value| value != "0"),
         pidfd_receiver: path(PIDFD_RECEIVER)?,
     })
 }
@@ -67,8 +91,23 @@ mod tests {
         };
         assert_eq!(of("org.example", "x"), Ok(Acting::default()));
         assert!(of(KEEP_GROUPS, "1").unwrap().keep_groups);
+        assert!(!of(KEEP_GROUPS, "0").unwrap().keep_groups);
         assert_eq!(of(HOOKS_STDOUT, "/a").unwrap().hook_output.stdout, Some("/a".into()));
         let error = "annotations[\"run.oci.pidfd_receiver\"]: \"a\" is not an absolute path";
         assert_eq!(of(PIDFD_RECEIVER, "a"), Err(error.to_owned()));
+    }
+
+    #[test]
+    fn what_only_others_do_is_refused_or_warned_of() {
+        let of = |key: &str| {
+            let mut warnings = Vec::new();
+            let checked = check(&BTreeMap::from([(key.to_owned(), "1".to_owned())]), &mut warnings);
+            (checked.map_err(|error| error.to_string()), warnings)
+        };
+        assert_eq!(of("org.example"), (Ok(()), vec![]));
+        let error = "annotations[\"run.oci.handler\"]: is not supported";
+        assert!(of("run.oci.handler").0.unwrap_err().starts_with(error));
+        let warning = "annotations[\"run.oci.systemd.subgroup\"] has no effect".to_owned();
+        assert_eq!(of("run.oci.systemd.subgroup"), (Ok(()), vec![warning]));
     }
 }

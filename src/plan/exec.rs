@@ -122,6 +122,15 @@ fn with_defaults(mut process: Process, own: Option<&Process>) -> Process {
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(own.oom_score_adj());
     }
+    if process.scheduler().is_none() {
+        process.set_scheduler(own.scheduler().clone());
+    }
+    if process.io_priority().is_none() {
+        process.set_io_priority(*own.io_priority());
+    }
+    if process.user().umask().is_none() {
+        process.user_mut().set_umask(own.user().umask());
+    }
     if process.exec_cpu_affinity().is_none() {
         process.set_exec_cpu_affinity(own.exec_cpu_affinity().clone());
     }

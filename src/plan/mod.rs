@@ -146,6 +146,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     }
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
     let annotations = annotations::all(spec)?;
+    annotations::check(&annotations, &mut warnings)?;
     let acting = acting(&annotations)?;
     let rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
     check_idmaps(&rootfs, &namespaces)?;

@@ -108,6 +108,10 @@ pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
 }
 
 fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
+    let metadata = spec.listener_metadata().as_ref().is_some_and(|text| !text.is_empty());
+    if metadata && spec.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
+        return Err(Error::at("linux.seccomp.listenerMetadata", "needs linux.seccomp.listenerPath"));
+    }
     let profile = Profile::read(spec)?;
     let mut notes = Vec::new();
     let flags = flags(spec, &mut notes);
