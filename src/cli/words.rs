@@ -14,7 +14,8 @@ pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result
         command.help_template(help(&name))
     };
     let mut command = Cli::command().help_template(help(name)).mut_subcommands(subcommand);
-    let mut matches = command.try_get_matches_from_mut(normalize(words))?;
+    let words = normalize(&command, words);
+    let mut matches = command.try_get_matches_from_mut(words)?;
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
@@ -22,9 +23,8 @@ pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result
 ///
 /// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
 /// nothing after the id of `exec` and `ps`, where the words are those of another program: a `--` says so to clap, too.
-fn normalize(words: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let top = Cli::command();
-    let mut command = &top;
+fn normalize(top: &clap::Command, words: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut command = top;
     let (mut is_value, mut verbatim) = (true, false);
     let mut normal = Vec::new();
     for word in words {
