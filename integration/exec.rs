@@ -67,15 +67,7 @@ fn only_init_is_left(container: &Container) {
 fn exit_codes() {
     case(|| {
         let (container, _io) = Container::running();
-        for (script, code) in [
-            ("exit 0", 0),
-            ("exit 3", 3),
-            ("exit 125", 125),
-            ("exit 255", 255),
-            ("kill -KILL $$", 128 + 9),
-            ("kill -TERM $$", 128 + 15),
-            ("kill -SEGV $$", 128 + 11),
-        ] {
+        for (script, code) in crate::run::EXIT_CODES {
             assert_eq!(call(&container, &[], &["sh", "-c", script]).run().code(), code, "{script}");
         }
         assert_eq!(container.status(), "running");

@@ -415,15 +415,21 @@ fn hanging(file: &std::path::Path) -> Value {
     reading_hook(&format!("echo $$ > {}; while :; do sleep 1000; done", file.display()))
 }
 
+/// A `create` whose hook hangs.
+fn creating() -> (Container, crate::support::Running) {
+    let mut bundle = Bundle::new();
+    let file = bundle.directory.join("hook");
+    bundle.set("/hooks/createContainer", json!([hanging(&file)]));
+    let container = bundle.container();
+    let create = container.call_bundle("create", &[]).spawn();
+    eventually("the hook runs", || !words(&file).is_empty());
+    (container, create)
+}
+
 #[test]
 fn delete_by_force_while_a_hook_hangs() {
     case(|| {
-        let mut bundle = Bundle::new();
-        let file = bundle.directory.join("hook");
-        bundle.set("/hooks/createContainer", json!([hanging(&file)]));
-        let container = bundle.container();
-        let create = container.call_bundle("create", &[]).spawn();
-        eventually("the hook runs", || !words(&file).is_empty());
+        let (container, create) = creating();
         container.command(&["delete", "--force"], &[]).ok();
         create.wait().fails();
         container.nothing_left();
@@ -433,12 +439,7 @@ fn delete_by_force_while_a_hook_hangs() {
 #[test]
 fn delete_by_force_after_create_was_killed_in_a_hook() {
     case(|| {
-        let mut bundle = Bundle::new();
-        let file = bundle.directory.join("hook");
-        bundle.set("/hooks/createContainer", json!([hanging(&file)]));
-        let container = bundle.container();
-        let create = container.call_bundle("create", &[]).spawn();
-        eventually("the hook runs", || !words(&file).is_empty());
+        let (container, create) = creating();
         create.signal(rustix::process::Signal::KILL);
         drop(create);
         container.command(&["delete", "--force"], &[]).ok();

@@ -36,18 +36,21 @@ fn eight_at_a_time() {
     });
 }
 
+/// Scripts of a shell, and what `run` and `exec` of it exit with.
+pub(crate) const EXIT_CODES: [(&str, i32); 7] = [
+    ("exit 0", 0),
+    ("exit 3", 3),
+    ("exit 125", 125),
+    ("exit 255", 255),
+    ("kill -KILL $$", 128 + 9),
+    ("kill -TERM $$", 128 + 15),
+    ("kill -SEGV $$", 128 + 11),
+];
+
 #[test]
 fn exit_codes() {
     case(|| {
-        for (script, code) in [
-            ("exit 0", 0),
-            ("exit 3", 3),
-            ("exit 125", 125),
-            ("exit 255", 255),
-            ("kill -KILL $$", 128 + 9),
-            ("kill -TERM $$", 128 + 15),
-            ("kill -SEGV $$", 128 + 11),
-        ] {
+        for (script, code) in EXIT_CODES {
             // The first process of a pid namespace is immune to signals from within.
             let mut bundle = Bundle::sh(script);
             bundle.no_namespace("pid");

@@ -18,6 +18,7 @@ use crate::logging::Log;
 use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
 use crate::rollback::Rollback;
+use crate::state::Record;
 use crate::sync::{Fault, Message, ParentEnd, Step};
 use crate::sys::{self, Clone3, Cloned};
 
@@ -121,7 +122,10 @@ fn block_signals() -> Result<()> {
 
 /// Sets what only the parent may set, or only from outside of a user namespace. When the child is ready: a low priority
 /// must not slow its own work down.
-pub(crate) fn adjust(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
+pub(crate) fn adjust(plan: &Plan, host: &Host, record: &Record, pid: Pid) -> Result<()> {
+    if let Some(groups) = &record.rdt {
+        groups.join(pid)?;
+    }
     set_oom_score(plan, host, pid)?;
     set_scheduler(plan, pid)
 }

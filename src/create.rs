@@ -225,8 +225,7 @@ fn carry_out(
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
     log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
-    record.rdt.as_ref().map_or(Ok(()), |groups| groups.join(pid))?;
-    child::adjust(&plan, &host, pid)?;
+    child::adjust(&plan, &host, &record, pid)?;
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
     if let Some(socket) = &opened.sockets.pidfd {
         // runc's word for an init, as opposed to "setns" for an exec.

@@ -95,10 +95,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             rollback: &mut rollback,
         };
         let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
-        if let Some(groups) = &record.rdt {
-            groups.join(pid)?;
-        }
-        child::adjust(&plan, &host, pid)?;
+        child::adjust(&plan, &host, &record, pid)?;
         let terminal = child::terminal(terminal, &plan, console)?;
         if let Some(socket) = &pidfd_socket {
             // runc's word for an exec, as opposed to "standard" for an init.

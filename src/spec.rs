@@ -39,14 +39,14 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     // Often a pipe, such as /dev/stdin: who names it waits for its end.
     let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
-    let process = read_all(File::open(path).map_err(failed)?, 0, path)?;
-    // As a field of a configuration, so that errors name fields as they do there.
-    check_alone(&process, "process.json")?;
-    let mut text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
+    let mut process = read_all(File::open(path).map_err(failed)?, 0, path)?;
+    let members = members(&process, "process.json")?;
     // Only config.json must have a `user`: a process.json is runc's own format, and there root is meant.
-    if json::contains(&text, "process.cwd") && !json::contains(&text, "process.user") {
-        text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", with_root(&process).as_slice(), b"}"].concat();
+    if !members.is_empty() && !members.contains_key("user") {
+        process = with_root(&process);
     }
+    // As a field of a configuration, so that errors name fields as they do there.
+    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
     let loaded = parse_named(&text, "process.json")?;
     for warning in &loaded.warnings {
         log.warning(warning);
@@ -54,11 +54,9 @@ pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
 }
 
-/// What is to become a part of a configuration must be an object, and end with it.
-fn check_alone(text: &[u8], name: &str) -> Result<()> {
-    serde_json::from_slice::<BTreeMap<String, serde::de::IgnoredAny>>(text)
-        .map(drop)
-        .map_err(|error| located("", name, &error))
+/// The members of what is to become a part of a configuration: it must be an object, and end with it.
+fn members(text: &[u8], name: &str) -> Result<BTreeMap<String, serde::de::IgnoredAny>> {
+    serde_json::from_slice(text).map_err(|error| located("", name, &error))
 }
 
 /// A JSON object with members, and root as its `user`.
@@ -76,7 +74,7 @@ pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
         Box::new(File::open(source).map_err(failed)?)
     };
     let resources = read_all(file, 0, source)?;
-    check_alone(&resources, "--resources")?;
+    members(&resources, "--resources")?;
     let bytes = [b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":", resources.as_slice(), b"}}"].concat();
     let linux = parse_named(&bytes, "--resources")?.spec.linux().clone();
     let resources = linux.and_then(|linux| linux.resources().clone());
