@@ -1,5 +1,5 @@
 #!/bin/bash
-# Holds docs/spec.md against the tests. First it proves on made-up files that it can fail.
+# Holds docs/spec.md and SECURITY.md against the tests. First it proves on made-up files that it can fail.
 # usage: scripts/spec-musts.sh exist        every requirement has a row, and every test named there is in the sources
 #        scripts/spec-musts.sh ran LOGS     each of them passed in LOGS/{unit,integration,guest,guest-selinux}.log and was not skipped in
 #                                           all of these; and what was skipped is what integration/skips.txt lists
@@ -11,8 +11,8 @@ row='^\| [0-9]+ \|.* \| ((`[a-z0-9_:]+`(, )?)+|not yet: step [0-9]+[^;|]*|not he
 
 complain() { failed=1; printf 'spec-musts: %s\n' "$*"; }
 
-# The tests that docs/spec.md of the directory $1 names.
-named() { grep -E '^\| [0-9]+ \|' "$1/docs/spec.md" | sed 's/.* | //' | grep -oE '`[a-z0-9_]+(::[a-z0-9_]+)+`' | tr -d '`' | sort -u; }
+# The tests that docs/spec.md and the table of SECURITY.md, of the directory $1, name.
+named() { grep -hsE '^\| ' "$1/docs/spec.md" "$1/SECURITY.md" | sed 's/.* | //' | grep -oE '`[a-z0-9_]+(::[a-z0-9_]+)+`' | tr -d '`' | sort -u; }
 
 # exist DIRECTORY: sets failed. A unit test has a module `tests` in its path; of a table's rows the name comes before a colon.
 exist() {
@@ -107,6 +107,8 @@ self_check() {
     good; sed -i '1s/.*/SKIPPED area::one: for another reason/' "$dir/logs/integration.log"; expect 1 "another reason"
     good; sed -i '1d' "$dir/logs/integration.log"; expect 1 "listed, but not skipped"
     good; sed -i '/^guest/d' "$dir/integration/skips.txt"; expect 1 "skipped in the guest, but not listed"
+    good; printf '| attack | defence | `area::three` |\n' > "$dir/SECURITY.md"; expect 1 "a test of SECURITY.md that does not exist"
+    rm "$dir/SECURITY.md"
     good; rm "$dir/logs/guest.log"; expect 1 "no log"
     [ "$bad" = 0 ] || exit 2
 }
