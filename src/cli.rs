@@ -39,7 +39,7 @@ pub(crate) struct Global {
     /// Log what will be done, each step, and warnings too
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Have systemd make the cgroup (not supported by this version)
+    /// Have systemd make the cgroup, as a scope: linux.cgroupsPath is SLICE:PREFIX:NAME
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Ignore what an ordinary user may not do with cgroups: true, false or auto (accepted for runc's callers)

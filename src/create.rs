@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use rustix::process::Pid;
 
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Manager};
 use crate::child::{self, Supervised, Supervisor};
 use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
@@ -39,6 +39,8 @@ pub(crate) struct Request {
     pub(crate) preserve_fds: u32,
     /// Sockets for the program, of socket activation.
     pub(crate) listen_fds: u32,
+    /// Whether systemd makes the cgroup.
+    pub(crate) systemd: bool,
     pub(crate) ends: Ends,
 }
 
@@ -84,7 +86,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
     let joined = open::namespaces(&host, &plan.child)?;
     let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
-    let opened = Opened { config, sockets, hook_output, joined, devices, rdt };
+    let manager = if request.systemd { Some(Manager::connect(host.is_users()?)?) } else { None };
+    let opened = Opened { config, sockets, hook_output, joined, devices, rdt, manager };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
@@ -104,6 +107,7 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         no_new_keyring: request.no_new_keyring,
         preserve_fds: request.preserve_fds,
         listen: listen(request.listen_fds),
+        systemd: request.systemd,
     };
     let plan = plan::make(&loaded.spec, &options, &facts(&host, lsm))?;
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
@@ -154,6 +158,8 @@ struct Opened {
     /// One for each of `plan.net_devices`.
     devices: Vec<netdev::Device>,
     rdt: Option<rdt::Groups>,
+    /// Of the cgroup.
+    manager: Option<Manager>,
 }
 
 fn find_rdt(host: &Host, plan: &Plan) -> Result<Option<rdt::Groups>> {
@@ -167,13 +173,17 @@ fn carry_out(
     log: &Log,
     plan: Plan,
     host: Host,
-    opened: Opened,
+    mut opened: Opened,
     rollback: &mut Rollback,
 ) -> Result<Created> {
     // State first: from here on `delete --force` finds everything that is made.
     let container = Rc::new(root.reserve(&request.id)?);
     rollback.container(&container);
-    let mut cgroup = host.cgroups.place(plan.cgroups_path.as_deref(), &request.id)?;
+    let path = plan.cgroups_path.as_deref();
+    let mut cgroup = match &mut opened.manager {
+        Some(manager) => host.cgroups.place_unit(path, &request.id, manager)?,
+        None => host.cgroups.place(path, &request.id)?,
+    };
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;
     record.rdt = opened.rdt;
@@ -182,6 +192,8 @@ fn carry_out(
     log.debug(format_args!("state of {:?} is reserved", request.id));
     rollback.mounts(&record);
     // Before any process is in it.
+    let manager = opened.manager.as_mut();
+    let holder = record.cgroup.start_unit(manager, &plan.unit_properties, &plan.settings, &plan.device_rules)?;
     let made = record.cgroup.create();
     rollback.cgroup(&record.cgroup);
     made?;
@@ -214,8 +226,8 @@ fn carry_out(
         };
         init.run()
     })?;
-    // The child has its own copies, and the gate is its alone.
-    drop((gate, trees));
+    // The child has its own copies, and the gate is its alone; and it is in the cgroup.
+    drop((gate, trees, holder));
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
     let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());

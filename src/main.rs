@@ -5,6 +5,7 @@ mod child;
 mod cli;
 mod console;
 mod create;
+mod dbus;
 mod delete;
 mod error;
 mod events;
@@ -136,12 +137,9 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         return features::features().map(|()| 0);
     }
     let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
-    if global.systemd_cgroup && matches!(command, Command::Create(_) | Command::Run(_)) {
-        return Err(Error::at("--systemd-cgroup", "the systemd cgroup driver is not supported by this version"));
-    }
     match command {
         Command::Create(create) => {
-            let request = request(create.container, create.id, Ends::Created)?;
+            let request = request(create.container, create.id, Ends::Created, global.systemd_cgroup)?;
             create::create(&root, &request, log).map(|()| 0)
         }
         Command::Run(run) => {
@@ -155,7 +153,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
                 options.bundle = Some(PathBuf::from(id));
                 id = generated_id();
             }
-            let request = request(options, id, ends)?;
+            let request = request(options, id, ends, global.systemd_cgroup)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
         Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
@@ -242,7 +240,7 @@ fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
 }
 
-fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
+fn request(options: NewContainer, id: String, ends: Ends, systemd: bool) -> Result<Request> {
     Ok(Request {
         id,
         bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
@@ -253,6 +251,7 @@ fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
         no_new_keyring: options.no_new_keyring,
         preserve_fds: listen_fds().saturating_add(options.preserve_fds),
         listen_fds: listen_fds(),
+        systemd,
         ends,
     })
 }

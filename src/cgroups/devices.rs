@@ -187,6 +187,12 @@ fn exceptions(rules: &[Rule]) -> Result<(bool, Vec<(Devices, u8)>)> {
     Ok((default, exceptions))
 }
 
+/// What is allowed, with the letters of the access, where nothing else is. None: the rules are no such list.
+pub(crate) fn allowed(rules: &[Rule]) -> Option<Vec<(Devices, String)>> {
+    let (_, exceptions) = exceptions(rules).ok().filter(|(default, _)| !default)?;
+    Some(exceptions.into_iter().map(|(devices, access)| (devices, letters(access))).collect())
+}
+
 fn within(inner: Devices, outer: Devices) -> bool {
     let number = |inner: Option<u32>, outer: Option<u32>| outer.is_none() || inner == outer;
     inner.0 == outer.0 && number(inner.1, outer.1) && number(inner.2, outer.2)
@@ -204,9 +210,12 @@ fn line((kind, major, minor): Devices, access: u8) -> String {
         Kind::Char => 'c',
     };
     let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    format!("{kind} {}:{} {}", number(major), number(minor), letters(access))
+}
+
+fn letters(access: u8) -> String {
     let letters = [(READ, 'r'), (WRITE, 'w'), (MKNOD, 'm')].into_iter();
-    let letters: String = letters.filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect();
-    format!("{kind} {}:{} {letters}", number(major), number(minor))
+    letters.filter(|(bit, _)| access & bit != 0).map(|(_, letter)| letter).collect()
 }
 
 /// `BPF_LDX | BPF_MEM | BPF_W`

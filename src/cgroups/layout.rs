@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Cgroup, MOUNT_POINT, Version};
+use super::{Cgroup, MOUNT_POINT, Manager, Version};
 use crate::error::{Error, Result};
 
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
@@ -60,7 +60,15 @@ impl Layout {
             dir.push(&inner);
             (hierarchy.controllers.clone(), dir)
         });
-        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new() })
+        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new(), unit: None })
+    }
+
+    /// The directories of the unit that systemd makes for `linux.cgroupsPath`, which is `slice:prefix:name` then.
+    pub(crate) fn place_unit(&self, cgroups_path: Option<&Path>, id: &str, manager: &mut Manager) -> Result<Cgroup> {
+        let (unit, inner) = manager.place(cgroups_path, id)?;
+        let dir = |hierarchy: &Hierarchy| (hierarchy.controllers.clone(), hierarchy.root.join(&inner));
+        let dirs = self.hierarchies.iter().map(dir).collect();
+        Ok(Cgroup { version: self.version, dirs, existing: Vec::new(), unit: Some(unit) })
     }
 }
 

@@ -10,6 +10,7 @@ mod layout;
 mod oom;
 pub(crate) mod settings;
 mod stats;
+mod systemd;
 mod update;
 mod v1;
 mod v2;
@@ -29,6 +30,7 @@ pub(crate) use layout::{Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
 pub(crate) use stats::Stats;
+pub(crate) use systemd::{Holder, Manager, Property};
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -52,6 +54,9 @@ pub(crate) struct Cgroup {
     /// Those of them that were there before the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     existing: Vec<PathBuf>,
+    /// What systemd has made it for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<systemd::Unit>,
 }
 
 /// The ways into a cgroup, opened.
@@ -87,7 +92,10 @@ impl Cgroup {
     pub(crate) fn find_existing(&mut self) -> Result<()> {
         let existing: Vec<PathBuf> = self.dirs.values().filter(|dir| dir.exists()).cloned().collect();
         existing.iter().try_for_each(|dir| self.check_unused(dir))?;
-        self.existing = existing;
+        // systemd decides whether a unit can be made. A directory without one is left over, and goes with the container.
+        if self.unit.is_none() {
+            self.existing = existing;
+        }
         Ok(())
     }
 
@@ -101,11 +109,29 @@ impl Cgroup {
         self.existing.is_empty()
     }
 
+    /// Has systemd make the unit, if one is wanted. `more` is what it is told besides the limits. The answer is to live
+    /// until a process of the container is in the cgroup.
+    pub(crate) fn start_unit(
+        &self,
+        manager: Option<&mut Manager>,
+        more: &[Property],
+        settings: &[Setting],
+        rules: &[devices::Rule],
+    ) -> Result<Option<Holder>> {
+        let (Some(manager), Some(unit)) = (manager, &self.unit) else { return Ok(None) };
+        let mut properties = more.to_vec();
+        properties.extend(systemd::properties::of_settings(settings, &|_| None, &mut || manager.version()));
+        // mknod is always on that list, and a container's init needs no more of the devices.
+        properties.extend(systemd::properties::of_devices(rules));
+        manager.start(unit, self.version, properties).map(Some)
+    }
+
     /// Makes the directories that were not there. On an error those that were not made count as existing.
     pub(crate) fn create(&mut self) -> Result<()> {
         let dirs: Vec<PathBuf> = self.dirs.values().filter(|dir| self.is_own(dir)).cloned().collect();
         for (index, dir) in dirs.iter().enumerate() {
-            let made = make_dir(dir).and_then(|made| if made { Ok(()) } else { Err(Errno::EXIST) });
+            let made =
+                make_dir(dir).and_then(|made| if made || self.unit.is_some() { Ok(()) } else { Err(Errno::EXIST) });
             if let Err(errno) = made {
                 self.existing.extend(dirs.get(index..).unwrap_or_default().iter().cloned());
                 return Err(self.refused("create", dir, errno));
@@ -212,7 +238,7 @@ impl Cgroup {
     pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
         let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
         let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);
-        Self { version: self.version, dirs, existing: Vec::new() }
+        Self { version: self.version, dirs, existing: Vec::new(), unit: None }
     }
 
     /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
@@ -342,7 +368,8 @@ impl Cgroup {
                 }
             }
         }
-        Ok(())
+        // Without processes it ends by itself: this waits until it has, and takes away a failure that it would leave.
+        self.unit.as_ref().map_or(Ok(()), systemd::Unit::stop)
     }
 
     fn removal_failed(&self, dir: &Path, errno: Errno) -> Error {

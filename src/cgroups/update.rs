@@ -3,6 +3,7 @@
 use oci_spec::runtime::LinuxResources;
 
 use super::settings::{self, Setting};
+use super::systemd::properties::of_settings;
 use super::{Cgroup, Version, devices, read_file, v1, v2};
 use crate::error::{Error, Result};
 
@@ -17,10 +18,19 @@ impl Cgroup {
             .filter_map(|setting| settings::way_back(setting, &current))
             .map(|back| (self.text(&back.file), back))
             .collect();
-        self.apply(&settings)
+        self.tell(&settings)
+            .and_then(|()| self.apply(&settings))
             .map_err(|error| self.explain(error))
             .and_then(|()| then())
-            .map_err(|error| self.put_back(&before).iter().fold(error, Error::undo))
+            .map_err(|error| self.put_back(before).iter().fold(error, Error::undo))
+    }
+
+    /// Tells systemd first what is then written, if it has made the cgroup: or it would write the old values again.
+    fn tell(&self, settings: &[Setting]) -> Result<()> {
+        let Some(unit) = self.unit.as_ref().filter(|_| !settings.is_empty()) else { return Ok(()) };
+        let mut manager = unit.manager()?;
+        let properties = of_settings(settings, &|file| self.text(file), &mut || manager.version());
+        manager.set(unit, properties)
     }
 
     /// Why v1's kernel refuses a memory limit.
@@ -45,17 +55,25 @@ impl Cgroup {
     }
 
     /// In reverse, and twice: one value may be refused for the sake of another that is not back yet. Returns what fails.
-    fn put_back(&self, before: &[(Option<String>, Setting)]) -> Vec<Error> {
+    fn put_back(&self, before: Vec<(Option<String>, Setting)>) -> Vec<Error> {
         let changed = || before.iter().rev().filter(|(text, setting)| self.text(&setting.file) != *text);
         changed().for_each(|(_, setting)| drop(self.apply_one(setting)));
-        changed().filter_map(|(_, setting)| self.apply_one(setting).err()).collect()
+        let failures: Vec<_> = changed().filter_map(|(_, setting)| self.apply_one(setting).err()).collect();
+        let settings: Vec<_> = before.into_iter().map(|(_, setting)| setting).collect();
+        failures.into_iter().chain(self.tell(&settings).err()).collect()
     }
 
     /// Goes from one list of device rules to another, without a moment in which what both allow is denied.
     pub(crate) fn change_devices(&self, from: &[devices::Rule], to: &[devices::Rule]) -> Result<()> {
-        match self.version {
+        let unit = self.unit.as_ref();
+        unit.map_or(Ok(()), |unit| unit.set_devices(to))?;
+        let changed = match self.version {
             Version::V1 => v1::change_devices(self, from, to),
             Version::V2 => v2::change_devices(self, to),
-        }
+        };
+        changed.map_err(|error| match unit.map_or(Ok(()), |unit| unit.set_devices(from)) {
+            Ok(()) => error,
+            Err(failure) => error.undo(&failure),
+        })
     }
 }

@@ -88,6 +88,7 @@ pub(crate) fn make_exec(
     Ok(Plan {
         rootfs: HostPath(PathBuf::new()),
         cgroups_path: None,
+        unit_properties: Vec::new(),
         settings: Vec::new(),
         device_rules: Vec::new(),
         idmap: None,

@@ -16,6 +16,7 @@ mod process;
 pub(crate) mod rdt;
 mod scheduling;
 mod sysctl;
+mod variant;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -66,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) preserve_fds: u32,
     /// Variables that the program gets besides those of the configuration.
     pub(crate) listen: Vec<(&'static str, String)>,
+    /// Whether systemd makes the cgroup.
+    pub(crate) systemd: bool,
 }
 
 /// What will be done, by the parent and by the child.
@@ -75,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) cgroups_path: Option<PathBuf>,
     pub(crate) settings: Vec<Setting>,
     pub(crate) device_rules: Vec<Rule>,
+    /// What systemd is told besides, where it makes the cgroup.
+    pub(crate) unit_properties: Vec<cgroups::Property>,
     pub(crate) idmap: Option<IdMap>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) net_devices: Vec<NetDevice>,
@@ -170,6 +175,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         cgroups_path: cgroups_path(linux)?,
         settings: settings(resources, facts.cgroups)?,
         device_rules: cgroups::devices::rules(resources)?,
+        unit_properties: if options.systemd { variant::properties(&annotations)? } else { Vec::new() },
         idmap,
         oom_score_adj: oom_score_adj(spec.process().as_ref())?,
         net_devices,
