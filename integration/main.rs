@@ -31,6 +31,7 @@
 mod cgroups;
 mod cli;
 mod cves;
+mod diagnosis;
 mod differences;
 mod errors;
 mod events;

@@ -26,7 +26,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use rustix::process::Pid;
 
 use crate::sys;
-pub(crate) use fault::{Detail, Fault, START_CONTAINER, Step};
+pub(crate) use fault::{Cause, Detail, Fault, START_CONTAINER, Step};
 
 /// The size of every message from the child.
 pub(crate) const LENGTH: usize = 11 + Detail::MAX;

@@ -64,8 +64,8 @@ impl Exec<'_> {
             .map_err(|errno| Fault::new(Step::Cwd, errno))?;
         let home = process.wants_home.then(|| program::home(process, root.as_fd()));
         drop(root);
-        let program = super::settle(self.plan, process, cwd, self.proc, &sync, &[Some(self.sync)])?;
-        Err(program::execute(process, program, home.as_deref()))
+        let program = super::settle(self.plan, process, cwd, self.proc, &sync, &[Some(self.sync)], true)?;
+        Err(program::execute(process, &program, home.as_deref()))
     }
 
     /// All namespaces by one setns(2), in which the kernel takes the user namespace first. A pid namespace is for

@@ -4,6 +4,7 @@
 //! It reads no configuration, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
 //! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere.
 
+mod diagnosis;
 mod exec;
 mod identity;
 mod labels;
@@ -25,6 +26,7 @@ use crate::rootfs::source::Trees;
 use crate::sync::{ChildEnd, Detail, EXECUTES, FAULT, Fault, START_CONTAINER, Step};
 use crate::sys::{self, Errno};
 use crate::{host, rootfs};
+use program::Program;
 
 pub(crate) use exec::Exec;
 
@@ -117,9 +119,11 @@ impl Init<'_> {
         let home = self.home(process);
         let output = self.hook_output.fds();
         let keep = [Some(self.sync), self.gate, output[0], output[1]];
-        let program = settle(self.plan, process, cwd, self.proc, &sync, &keep)?;
+        // A startContainer hook may yet make what is missing.
+        let now = self.hooks.start_container.is_empty();
+        let program = settle(self.plan, process, cwd, self.proc, &sync, &keep, now)?;
         self.wait_for_start(process)?;
-        Err(self.execute(process, program, home.as_deref()))
+        Err(self.execute(process, &program, home.as_deref()))
     }
 
     fn set_names(&self) -> Result<(), Fault> {
@@ -179,7 +183,7 @@ impl Init<'_> {
         Err(fault)
     }
 
-    fn execute(&self, process: &ProcessPlan, program: usize, home: Option<&std::ffi::CStr>) -> Fault {
+    fn execute(&self, process: &ProcessPlan, program: &Program, home: Option<&std::ffi::CStr>) -> Fault {
         if let Some(gate) = self.gate {
             let _ = rustix::io::write(gate, &[EXECUTES]);
         }
@@ -246,8 +250,8 @@ fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildE
     }
 }
 
-/// From a process in the right place to one that only has to be executed: takes on the user's identity, finds the program
-/// (its index in the plan's candidates is returned), and says that all is ready.
+/// From a process in the right place to one that only has to be executed: takes on the user's identity, finds the
+/// program, and says that all is ready. `now`: what is certain to fail is an error here, and not when it is executed.
 fn settle(
     plan: &ChildPlan,
     process: &ProcessPlan,
@@ -255,7 +259,8 @@ fn settle(
     proc: BorrowedFd<'_>,
     sync: &ChildEnd<'_>,
     keep: &[Option<BorrowedFd<'_>>],
-) -> Result<usize, Fault> {
+    now: bool,
+) -> Result<Program, Fault> {
     // After the host's hooks, which are not the container's; before the filter, which may forbid it. A startContainer hook is
     // a program of the container, and is confined like it.
     labels::set(&plan.labels, proc)?;
@@ -263,8 +268,9 @@ fn settle(
     // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626). Before a profile
     // may be loaded: many do not know close_range.
     close_descriptors(plan.preserve_fds, &[keep, &[Some(cwd.as_fd()), Some(status.as_fd())]].concat())?;
+    let diagnosis = diagnosis::diagnose(process, cwd.as_fd());
     identity::take_on(process, plan.keep_groups, cwd, status, sync)?;
-    let program = program::find(process)?;
+    let program = program::find(process, diagnosis, now)?;
     schedule(process)?;
     set_limits(process)?;
     // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::SigSet;
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
+use super::diagnosis::Diagnosis;
 use crate::plan::ProcessPlan;
 use crate::rootfs;
 use crate::sync::{Detail, Fault, Step};
@@ -48,22 +49,34 @@ fn read_small(root: BorrowedFd<'_>, path: &CStr) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// What will be executed.
+pub(super) struct Program {
+    /// Its index in the plan's candidates.
+    candidate: usize,
+    diagnosis: Option<Diagnosis>,
+}
+
 /// Finds the program as execvp(3) would, as the container's user, so that most errors are found by `create`.
-/// Returns its index in the plan's candidates.
-pub(super) fn find(process: &ProcessPlan) -> Result<usize, Fault> {
+pub(super) fn find(process: &ProcessPlan, diagnosis: Option<Diagnosis>, now: bool) -> Result<Program, Fault> {
     let mut denied = None;
     let mut missing = Errno::NOENT;
-    for (index, candidate) in process.candidates.iter().enumerate() {
-        match is_executable(candidate) {
-            Ok(()) => return Ok(index),
-            Err(errno @ (Errno::NOENT | Errno::NOTDIR)) => missing = errno,
-            Err(errno) => denied = denied.or(Some(errno)),
+    for (candidate, path) in process.candidates.iter().enumerate() {
+        let found = Program { candidate, diagnosis: None };
+        let ill = diagnosis.as_ref().filter(|diagnosis| diagnosis.candidate == candidate);
+        match (is_executable(path), ill) {
+            (Ok(()), Some(ill)) if now && ill.is_certain() => {
+                return Err(ill.explain(Fault::new(Step::NotExecutable, ill.errno()), path));
+            }
+            (Ok(()), Some(_)) => return Ok(Program { diagnosis, ..found }),
+            (Ok(()), None) => return Ok(found),
+            (Err(errno @ (Errno::NOENT | Errno::NOTDIR)), _) => missing = errno,
+            (Err(errno), ill) => {
+                let fault = Fault::new(Step::NotExecutable, errno);
+                denied = denied.or(Some(ill.map_or(fault.clone(), |ill| ill.explain(fault, path))));
+            }
         }
     }
-    match denied {
-        Some(errno) => Err(Fault::new(Step::NotExecutable, errno)),
-        None => Err(Fault::new(Step::NotFound, missing)),
-    }
+    Err(denied.unwrap_or_else(|| Fault::new(Step::NotFound, missing)))
 }
 
 fn is_executable(path: &CStr) -> sys::Result<()> {
@@ -79,13 +92,13 @@ fn is_executable(path: &CStr) -> sys::Result<()> {
 }
 
 /// Executes it; returns only on failure.
-pub(super) fn execute(process: &ProcessPlan, program: usize, home: Option<&CStr>) -> Fault {
+pub(super) fn execute(process: &ProcessPlan, program: &Program, home: Option<&CStr>) -> Fault {
     let argv = CStrings::new(&process.args);
     let mut envp = CStrings::new(&process.env);
     if let Some(home) = home {
         envp.push(home);
     }
-    let Some(path) = process.candidates.get(program) else {
+    let Some(path) = process.candidates.get(program.candidate) else {
         return Fault::new(Step::Protocol, Errno::NOENT);
     };
     // Signals were blocked before the clone; the program starts with none blocked and all at their defaults.
@@ -93,7 +106,11 @@ pub(super) fn execute(process: &ProcessPlan, program: usize, home: Option<&CStr>
     if SigSet::empty().thread_set_mask().is_err() {
         return Fault::new(Step::Exec, Errno::INVAL);
     }
-    Fault::new(Step::Exec, sys::execve(path, &argv, &envp)).detail(Detail::new(path.to_bytes()))
+    let fault = Fault::new(Step::Exec, sys::execve(path, &argv, &envp)).detail(Detail::new(path.to_bytes()));
+    match &program.diagnosis {
+        Some(diagnosis) => diagnosis.explain(fault, path),
+        None => fault,
+    }
 }
 
 /// Goes to the working directory.

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::error::{Errno, Error};
 use crate::rootfs::plan::{MountKind, Param};
-use crate::sync::{Fault, START_CONTAINER, Step};
+use crate::sync::{Cause, Fault, START_CONTAINER, Step};
 
 use super::{HookPlans, Plan};
 
@@ -15,7 +15,13 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
     let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
     let error = match fault.step {
         Step::Hook => return hook(&plan.hooks, fault, item, &detail),
-        Step::NotFound | Step::NotExecutable => return program(plan, fault),
+        Step::NotFound | Step::NotExecutable => {
+            let error = program(plan, fault);
+            return match hint(fault, &detail) {
+                Some(hint) => error.hint(hint),
+                None => error,
+            };
+        }
         Step::Exec => return explain_late(fault, &plan.hooks),
         step if (Step::MountTarget as u8..=Step::CopyUp as u8).contains(&(step as u8)) => mount(plan, fault, item),
         _ => simple(plan, fault.step, item),
@@ -53,7 +59,11 @@ pub(crate) fn explain_late(fault: &Fault, hooks: &HookPlans) -> Error {
     let detail = String::from_utf8_lossy(fault.detail.as_bytes()).into_owned();
     match fault.step {
         Step::Exec => {
-            let error = Error::at("process.args[0]", format!("exec {detail}")).errno(Errno(fault.errno));
+            let (path, _) = detail.split_once('\0').unwrap_or((&detail, ""));
+            let error = Error::at("process.args[0]", format!("exec {path}")).errno(Errno(fault.errno));
+            if let Some(hint) = hint(fault, &detail) {
+                return error.hint(hint);
+            }
             match fault.errno {
                 libc::ENOENT => error.hint("the file is there, so its interpreter or its ELF loader is missing"),
                 // `create` has looked: its user may execute it.
@@ -183,14 +193,63 @@ fn program(plan: &Plan, fault: &Fault) -> Error {
     let name = args.first().map_or(String::new(), |arg| arg.to_string_lossy().into_owned());
     let field = "process.args[0]";
     match fault.errno {
-        libc::ENOENT | libc::ENOTDIR if !name.contains('/') => {
+        libc::ENOENT | libc::ENOTDIR if !name.contains('/') && fault.sub == 0 => {
             Error::at(field, format!("exec: {name:?}: executable file not found in $PATH"))
         }
-        libc::ENOENT => Error::at(field, format!("exec: {name:?}: stat {name}: no such file or directory")),
+        libc::ENOENT if fault.sub == 0 => {
+            Error::at(field, format!("exec: {name:?}: stat {name}: no such file or directory"))
+        }
+        libc::ENOENT => Error::at(field, format!("exec: {name:?}: no such file or directory")),
         libc::EISDIR => Error::at(field, format!("exec: {name:?}: is a directory")),
         libc::EACCES => Error::at(field, format!("exec: {name:?}: permission denied")),
         errno => Error::at(field, format!("exec: {name:?}")).errno(Errno(errno)),
     }
+}
+
+/// Why a program cannot be executed, where the child has found that out.
+fn hint(fault: &Fault, detail: &str) -> Option<String> {
+    let (path, text) = detail.split_once('\0').unwrap_or((detail, ""));
+    // Both may be the image's.
+    let (path, text) = (path.escape_debug().to_string(), text.trim_end().escape_debug().to_string());
+    Some(match Cause::of(fault)? {
+        Cause::NoExec => format!("{path} is on a mount with the option noexec"),
+        Cause::NoBit => format!("{path} has no execute bit: chmod +x in the image"),
+        Cause::Interpreter => format!("{path} begins with #!{text}, and there is no {text} in the container"),
+        Cause::CarriageReturn => {
+            format!(
+                "the first line of {path}, #!{}, ends with CR LF, which is taken for a part of the name: sed -i 's/\\r$//'",
+                text
+            )
+        }
+        Cause::Loader => format!(
+            "{path} was linked for the loader {text}, which is not in the container: it needs an image with that C library \
+             (glibc and musl differ), or a static build"
+        ),
+        Cause::Machine => format!(
+            "{path} is for {}, and this kernel runs programs for {}: use the image for this platform, or register an \
+             emulator in binfmt_misc",
+            machine(&text),
+            std::env::consts::ARCH
+        ),
+        Cause::Format => format!("{path} is neither an ELF program nor a script with a #! line"),
+    })
+}
+
+/// The names of `e_machine` (linux/elf-em.h) that images are built for.
+fn machine(number: &str) -> String {
+    match number {
+        "3" => "x86",
+        "8" => "mips",
+        "21" => "powerpc64",
+        "22" => "s390x",
+        "40" => "arm",
+        "62" => "x86_64",
+        "183" => "aarch64",
+        "243" => "riscv",
+        "258" => "loongarch",
+        other => return format!("another processor (ELF machine {other})"),
+    }
+    .to_owned()
 }
 
 /// Steps that are one field, or none.

@@ -97,6 +97,35 @@ impl Step {
     }
 }
 
+/// Why a program cannot be executed: `sub` of the steps [`Step::NotExecutable`] and [`Step::Exec`]. Then the detail is the
+/// program's path, a NUL, and what the cause names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Cause {
+    /// Its file system is mounted with `noexec`.
+    NoExec = 1,
+    /// Nobody may execute it.
+    NoBit,
+    /// The interpreter of its `#!` line is missing.
+    Interpreter,
+    /// So it seems, because that line ends with CR LF.
+    CarriageReturn,
+    /// The loader that it was linked for is missing.
+    Loader,
+    /// It is for another processor.
+    Machine,
+    /// It is neither ELF nor a script.
+    Format,
+}
+
+impl Cause {
+    /// By its number.
+    pub(crate) fn of(fault: &Fault) -> Option<Self> {
+        let all = [Self::NoExec, Self::NoBit, Self::Interpreter, Self::CarriageReturn, Self::Loader, Self::Machine];
+        all.into_iter().chain([Self::Format]).find(|cause| *cause as u16 == fault.sub)
+    }
+}
+
 /// A failed step: everything the parent needs to write the sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
