@@ -37,7 +37,7 @@ fn template(v2: bool) -> String {
 
 /// For an ordinary user: a user namespace that maps root to them, the host's network, no limits.
 fn rootless_template(template: &str) -> Result<String> {
-    let mut spec: Value = serde_json::from_str(template).map_err(|error| Error::new(error.to_string()))?;
+    let mut spec: Value = serde_json::from_slice(template.as_bytes()).map_err(|error| Error::new(error.to_string()))?;
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
     if let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) {

@@ -197,7 +197,7 @@ fn seccomp_notes(child: &ChildPlan) -> Vec<String> {
 
 /// An empty `linux` object: `Linux::default()` of oci-spec is a whole example configuration.
 fn empty_linux() -> Linux {
-    serde_json::from_str("{}").unwrap_or_default()
+    serde_json::from_slice(b"{}").unwrap_or_default()
 }
 
 /// Any 1.x is accepted: minor versions only add, and what is unknown is ignored or refused by its own field.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -331,9 +331,10 @@ impl Container {
             Err(Errno::NOENT) => return Ok(None),
             result => result.map_err(|errno| Error::new(format!("open {}", path())).errno(errno))?,
         };
-        let text = std::io::read_to_string(std::fs::File::from(fd))
-            .map_err(|error| Error::new(format!("read {}", path())).errno(error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| {
+        let mut text = Vec::new();
+        let read = std::fs::File::from(fd).read_to_end(&mut text);
+        read.map_err(|error| Error::new(format!("read {}", path())).errno(error))?;
+        serde_json::from_slice(&text).map(Some).map_err(|error| {
             Error::new(format!("{} is damaged: {error}", path())).hint("`delete --force` removes the container")
         })
     }
