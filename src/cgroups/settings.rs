@@ -6,9 +6,9 @@
 //! which ignores it: what v2 does not have (config-linux.md, Unified: what cannot be converted is an error).
 
 use crate::error::{Error, Result};
+use crate::spec::by_name;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 mod block_io;
 #[cfg(test)]
@@ -347,8 +347,7 @@ fn network(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<()
 }
 
 fn rdma(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<()> {
-    let devices: BTreeMap<_, _> = resources.rdma().iter().flatten().collect();
-    for (device, limits) in devices {
+    for (device, limits) in by_name(resources.rdma()) {
         let field = format!("linux.resources.rdma[{device:?}]");
         word(&field, device)?;
         let limits = [("hca_handle", limits.hca_handles()), ("hca_object", limits.hca_objects())].into_iter();
@@ -370,8 +369,7 @@ fn word(field: &str, name: &str) -> Result<()> {
 }
 
 fn unified(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<()> {
-    let files: BTreeMap<_, _> = resources.unified().iter().flatten().collect();
-    for (file, value) in files {
+    for (file, value) in by_name(resources.unified()) {
         let field = format!("linux.resources.unified[{file:?}]");
         if file.contains('/') {
             return Err(Error::at(field, format!("unified resource {file:?} must be a file name (no slashes)")));

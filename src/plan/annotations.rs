@@ -48,7 +48,8 @@ pub(crate) struct HookOutput {
 }
 
 pub(super) fn all(spec: &Spec) -> Result<BTreeMap<String, String>> {
-    let map: BTreeMap<_, _> = spec.annotations().clone().unwrap_or_default().into_iter().collect();
+    let mut map = BTreeMap::new();
+    map.extend(spec.annotations().clone().unwrap_or_default());
     if map.contains_key("") {
         return Err(Error::at("annotations", "has an empty key"));
     }

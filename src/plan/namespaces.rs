@@ -6,6 +6,7 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 
 use super::IdMap;
 use crate::error::{Error, Result};
+use crate::spec::by_name;
 
 /// `CLONE_NEWTIME` of linux/sched.h, which shares its bit with the exit signal of clone(2).
 const CLONE_NEWTIME: i32 = libc::CLONE_NEWTIME;
@@ -132,19 +133,18 @@ pub(super) fn plan(linux: &Linux) -> Result<Namespaces> {
 }
 
 fn time_offsets(linux: &Linux, namespaces: &Namespaces) -> Result<String> {
-    let mut offsets: Vec<_> = linux.time_offsets().iter().flatten().collect();
-    offsets.sort_by_key(|(clock, _)| clock.as_str());
-    if !offsets.is_empty() && namespaces.joins(CLONE_NEWTIME) {
+    let given = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+    if given && namespaces.joins(CLONE_NEWTIME) {
         let text =
             "time namespace enabled, but both namespace path and time offsets specified -- you may only provide one";
         return Err(Error::at("linux.timeOffsets", text));
     }
-    if !offsets.is_empty() && !namespaces.new_time {
+    if given && !namespaces.new_time {
         let text = "time namespace offsets specified, but time namespace isn't enabled in the config";
         return Err(Error::at("linux.timeOffsets", text));
     }
     let mut lines = String::new();
-    for (clock, offset) in offsets {
+    for (clock, offset) in by_name(linux.time_offsets()) {
         if !matches!(clock.as_str(), "monotonic" | "boottime") {
             let text = format!("{clock:?} is not a clock with an offset, only monotonic and boottime are");
             return Err(Error::at("linux.timeOffsets", text));

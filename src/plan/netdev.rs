@@ -1,11 +1,12 @@
 //! `linux.netDevices` → devices to move. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use oci_spec::runtime::Linux;
 
 use super::{Facts, Namespaces};
 use crate::error::{Error, Result};
+use crate::spec::by_name;
 
 /// `IFNAMSIZ` of linux/if.h, with the NUL at the end.
 const IFNAMSIZ: usize = 16;
@@ -37,10 +38,9 @@ impl NetDevice {
     }
 }
 
-/// By name, so that two runs of the same configuration do the same.
+/// Those to move, by name.
 pub(super) fn plan(linux: &Linux, namespaces: &Namespaces, facts: &Facts) -> Result<Vec<NetDevice>> {
-    let mut entries: Vec<_> = linux.net_devices().iter().flatten().collect();
-    if entries.is_empty() {
+    if linux.net_devices().as_ref().is_none_or(HashMap::is_empty) {
         return Ok(Vec::new());
     }
     if !namespaces.has(libc::CLONE_NEWNET) {
@@ -51,10 +51,9 @@ pub(super) fn plan(linux: &Linux, namespaces: &Namespaces, facts: &Facts) -> Res
         return Err(Error::at("linux.netDevices", "network devices are not supported for rootless containers")
             .hint("moving them needs CAP_NET_ADMIN"));
     }
-    entries.sort_by_key(|(host, _)| host.as_str());
     let mut taken = BTreeSet::new();
     let mut devices = Vec::new();
-    for (host, device) in entries {
+    for (host, device) in by_name(linux.net_devices()) {
         let name = device.name().as_ref().filter(|name| !name.is_empty()).unwrap_or(host);
         let device = NetDevice { host: host.clone(), name: name.clone() };
         check(host, false).map_err(|why| invalid(device.field(), host, &why))?;

@@ -7,6 +7,7 @@ use oci_spec::runtime::Linux;
 use super::Namespaces;
 use crate::error::{Error, Result};
 use crate::rootfs::plan::c_string;
+use crate::spec::by_name;
 
 /// One kernel parameter.
 #[derive(Debug)]
@@ -32,9 +33,7 @@ const IPC: &[&str] = &[
 
 /// Only parameters of a namespace that the container does not share with the host are accepted.
 pub(super) fn plan(linux: &Linux, namespaces: &Namespaces) -> Result<Vec<Sysctl>> {
-    let mut entries: Vec<_> = linux.sysctl().iter().flatten().collect();
-    entries.sort();
-    entries.into_iter().map(|(key, value)| one(key, value, namespaces)).collect()
+    by_name(linux.sysctl()).map(|(key, value)| one(key, value, namespaces)).collect()
 }
 
 fn one(key: &str, value: &str, namespaces: &Namespaces) -> Result<Sysctl> {
