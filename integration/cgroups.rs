@@ -1,5 +1,7 @@
 //! Limits: what the host's cgroup files say of a container, and what the container feels.
 
+mod v2;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};

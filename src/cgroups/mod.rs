@@ -91,6 +91,7 @@ impl Cgroup {
     /// None may be in use.
     pub(crate) fn find_existing(&mut self) -> Result<()> {
         let existing: Vec<PathBuf> = self.dirs.values().filter(|dir| dir.exists()).cloned().collect();
+        self.unified().map_or(Ok(()), v2::check_type)?;
         existing.iter().try_for_each(|dir| self.check_unused(dir))?;
         // systemd decides whether a unit can be made. A directory without one is left over, and goes with the container.
         if self.unit.is_none() {
@@ -210,10 +211,7 @@ impl Cgroup {
                 let what = format!("write {:?} to {}", value.trim_end(), dir.join(file).display());
                 let error = Error::at(setting.field.clone(), what).errno(errno);
                 Err(match errno {
-                    Errno::NOENT => error.hint(format!(
-                        "cgroup controller {:?} is not available here, or this kernel's has no such file",
-                        setting.controller
-                    )),
+                    Errno::NOENT => error.hint(v2::why_missing(dir, &setting.controller)),
                     _ => error,
                 })
             }

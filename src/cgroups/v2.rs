@@ -10,6 +10,44 @@ use super::{Cgroup, MOUNT_POINT, devices, open_dir, read_file, write_file};
 use crate::error::{Error, Result};
 use crate::sys;
 
+/// Refuses a place in which no process could be: in a threaded subtree, or below what is about to become one
+/// (Documentation/admin-guide/cgroup-v2.rst, Threads). The nearest cgroup that is there tells of all above it.
+pub(super) fn check_type(dir: &Path) -> Result<()> {
+    let Some(nearest) = dir.ancestors().find(|dir| dir.exists()) else { return Ok(()) };
+    let state = match read_file(nearest, "cgroup.type").unwrap_or_default().trim() {
+        // The root of the hierarchy has no such file.
+        "domain" | "" => return Ok(()),
+        // In runc's words.
+        "domain invalid" => "an invalid state".to_owned(),
+        threaded => format!("{threaded} mode"),
+    };
+    let text = format!("cannot enter cgroupv2 {nearest:?} with domain controllers -- it is in {state}");
+    Err(Error::at("linux.cgroupsPath", text).hint("a container needs a cgroup of type \"domain\" (cgroup.type)"))
+}
+
+/// Whether the "no internal process" rule forbids it to give controllers to those below it. The root may always.
+fn has_processes(dir: &Path) -> bool {
+    dir.join("cgroup.type").exists() && read_file(dir, "cgroup.procs").is_ok_and(|pids| !pids.trim().is_empty())
+}
+
+/// Why `dir` has not got a controller.
+pub(super) fn why_missing(dir: &Path, controller: &str) -> String {
+    let has = |dir: &Path| {
+        read_file(dir, "cgroup.controllers").is_ok_and(|names| names.split_whitespace().any(|name| name == controller))
+    };
+    match dir.ancestors().take_while(|dir| dir.starts_with(MOUNT_POINT)).find(|dir| has(dir)) {
+        Some(above) if above != dir && has_processes(above) => format!(
+            "cgroup {} has processes of its own and so cannot give controller {controller:?} to those below it: move \
+             them into a cgroup below it, or choose another linux.cgroupsPath",
+            above.display()
+        ),
+        Some(above) if above != dir => {
+            format!("cgroup {} does not give controller {controller:?} to those below it", above.display())
+        }
+        _ => format!("cgroup controller {controller:?} is not available here, or this kernel's has no such file"),
+    }
+}
+
 /// Enables every available controller for `dir`, in each cgroup above it.
 ///
 /// Errors are not reported here: a controller that is missing is named when the limit that needs it is written.
@@ -30,7 +68,12 @@ fn enable_in(dir: &Path) {
         .filter(|name| !enabled.split_whitespace().any(|other| other == *name))
         .map(|name| format!("+{name}"))
         .collect();
-    if missing.is_empty() || write_file(dir, "cgroup.subtree_control", missing.join(" ").as_bytes()).is_ok() {
+    // With processes in it only the threaded controllers could be enabled, which would make it the root of a threaded
+    // subtree, and the container's cgroup one that no process can enter.
+    if missing.is_empty()
+        || has_processes(dir)
+        || write_file(dir, "cgroup.subtree_control", missing.join(" ").as_bytes()).is_ok()
+    {
         return;
     }
     // One controller that cannot be enabled fails the whole write: then each on its own.
