@@ -1,7 +1,7 @@
 //! `delete`: undoes what `create` has done. Runs in: parent.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -141,12 +141,7 @@ fn empty(record: &Record) -> Result<()> {
         // All processes of the container are gone with its init; who is in a cgroup that was there before is another's.
         return Ok(());
     }
-    let deadline = Instant::now() + PATIENCE;
-    while !record.cgroup.processes().is_empty() && Instant::now() < deadline {
-        record.cgroup.kill()?;
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    Ok(())
+    record.cgroup.empty(PATIENCE)
 }
 
 /// Every hook runs, and a failing one is a warning: the container is gone (runtime.md, Lifecycle, 13).

@@ -128,8 +128,8 @@ impl Rollback {
         }
         if let Some(cgroup) = &self.cgroup {
             // A hook may have left a process in it.
-            if cgroup.is_all_own() && !cgroup.processes().is_empty() {
-                check(cgroup.kill());
+            if cgroup.is_all_own() {
+                check(cgroup.empty(PATIENCE));
             }
             check(cgroup.remove(PATIENCE));
         }

@@ -1,9 +1,12 @@
 //! Files and directories of cgroupfs.
 
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 /// Makes a directory and the missing ones above it. False: it was there.
@@ -27,13 +30,49 @@ pub(super) fn remove_tree(dir: &Path) -> rustix::io::Result<()> {
         Err(Errno::BUSY | Errno::NOTEMPTY) => {}
         Err(errno) => return Err(errno),
     }
-    for child in children(dir) {
-        remove_tree(&child)?;
-    }
+    remove_below(open_dir(dir)?)?;
     match rustix::fs::rmdir(dir) {
         Err(Errno::NOENT) => Ok(()),
         result => result,
     }
+}
+
+/// Removes all below a directory, the deepest first; one descriptor at a time, because a container may have made more
+/// levels than a path has room for, or a process descriptors.
+fn remove_below(top: OwnedFd) -> rustix::io::Result<()> {
+    let mut at = top;
+    let mut way = Vec::new();
+    loop {
+        let child = first_child(&at)?;
+        let descends = child.is_some();
+        // Without children it goes itself, from the one above.
+        let Some(name) = child.or_else(|| way.pop()) else { return Ok(()) };
+        if !descends {
+            at = open_at(&at, c"..")?;
+        }
+        match rustix::fs::unlinkat(&at, &name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::BUSY | Errno::NOTEMPTY) if descends => {
+                at = open_at(&at, &name)?;
+                way.push(name);
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn first_child(dir: &OwnedFd) -> rustix::io::Result<Option<CString>> {
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        if entry.file_type() == FileType::Directory && entry.file_name() != c"." && entry.file_name() != c".." {
+            return Ok(Some(entry.file_name().to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn open_at(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(dir, name, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The child cgroups of a directory.
@@ -61,6 +100,27 @@ pub(super) fn oom_kills(text: &str) -> u64 {
 pub(super) fn is_frozen(dir: &Path) -> bool {
     read_file(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
         || read_file(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
+}
+
+/// Waits until `cgroup.events` of a directory of the unified hierarchy has a line. False: not before the deadline.
+pub(super) fn wait_for(dir: &Path, line: &str, deadline: Instant) -> rustix::io::Result<bool> {
+    let events = rustix::fs::open(dir.join("cgroup.events"), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    loop {
+        // Read anew before each poll, which tells what has changed since the last read of this descriptor.
+        let mut text = [0; 256];
+        let length = rustix::io::pread(&events, &mut text, 0)?;
+        let mut lines = text.get(..length).unwrap_or_default().split(|&byte| byte == b'\n');
+        if lines.any(|one| one == line.as_bytes()) {
+            return Ok(true);
+        }
+        let left: Duration = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(|_| Errno::INVAL)?;
+        match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
+            Ok(0) => return Ok(false),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 pub(super) fn open_dir(dir: &Path) -> rustix::io::Result<OwnedFd> {

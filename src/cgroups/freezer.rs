@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Cgroup, Version, read_file, write_file};
+use super::{Cgroup, Version, read_file, wait_for, write_file};
 use crate::error::{Error, Result};
 
 /// How long the kernel may take to stop all processes.
@@ -67,25 +65,8 @@ fn freeze_v1(dir: &Path) -> Result<()> {
 
 fn freeze_v2(dir: &Path) -> Result<()> {
     let refused = |errno: Errno| failed("freeze", dir).errno(errno);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let events = rustix::fs::open(dir.join("cgroup.events"), flags, Mode::empty()).map_err(refused)?;
     write_file(dir, "cgroup.freeze", b"1").map_err(refused)?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        // Read anew before each poll, which tells what has changed since the last read of this descriptor.
-        let mut text = [0; 256];
-        let length = rustix::io::pread(&events, &mut text, 0).map_err(refused)?;
-        if text.get(..length).is_some_and(|text| text.split(|&byte| byte == b'\n').any(|line| line == b"frozen 1")) {
-            return Ok(());
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).map_err(|_| not_frozen(dir))?;
-        match rustix::event::poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&timeout)) {
-            Ok(0) => return Err(not_frozen(dir)),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(refused(errno)),
-        }
-    }
+    if wait_for(dir, "frozen 1", Instant::now() + PATIENCE).map_err(refused)? { Ok(()) } else { Err(not_frozen(dir)) }
 }
 
 fn not_frozen(dir: &Path) -> Error {

@@ -25,7 +25,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use files::{collect_processes, is_frozen, make_dir, oom_kills, open_dir, read_file, remove_tree, write_file};
+use files::{
+    collect_processes, is_frozen, make_dir, oom_kills, open_dir, read_file, remove_tree, wait_for, write_file,
+};
 pub(crate) use layout::{Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
@@ -34,6 +36,15 @@ pub(crate) use systemd::{Holder, Manager, Property};
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// Between two looks at what has no event.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Returns the next pause.
+fn sleep_longer(pause: Duration) -> Duration {
+    std::thread::sleep(pause);
+    (pause * 2).min(LONGEST_PAUSE)
+}
 
 /// Which kind of hierarchy has the controllers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -329,6 +340,28 @@ impl Cgroup {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Kills every process, and waits until there is none, at most until `patience` is over.
+    pub(crate) fn empty(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        while !self.processes().is_empty() && Instant::now() < deadline {
+            self.kill()?;
+            match self.own_unified().map(|dir| wait_for(dir, "populated 0", Instant::now() + LONGEST_PAUSE)) {
+                // Somebody was born after the kill.
+                Some(Ok(false)) => {}
+                Some(Ok(true)) if self.processes().is_empty() => {}
+                // v1 has no event to wait for, so this polls, with growing pauses.
+                _ => pause = sleep_longer(pause),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the kernel tells that the container's last process is gone.
+    fn own_unified(&self) -> Option<&Path> {
+        self.unified().filter(|dir| self.is_own(dir))
+    }
+
     /// The pids of all processes of the cgroup, as this process sees them; those below it too, where it is the
     /// container's alone.
     pub(crate) fn processes(&self) -> Vec<i32> {
@@ -352,15 +385,18 @@ impl Cgroup {
     /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
     pub(crate) fn remove(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
+        let mut unified = self.own_unified();
         for dir in self.dirs.values().filter(|dir| self.is_own(dir)) {
             let mut pause = Duration::from_millis(1);
             loop {
                 match remove_tree(dir) {
                     Ok(()) => break,
-                    // EBUSY is all the kernel tells; v1 has no event to wait for, so this polls, with growing pauses.
+                    // EBUSY is all that v1 tells: it has no event to wait for, so this polls, with growing pauses.
                     Err(Errno::BUSY) if Instant::now() < deadline => {
-                        std::thread::sleep(pause);
-                        pause = (pause * 2).min(Duration::from_millis(100));
+                        let heard = unified.take().map(|dir| wait_for(dir, "populated 0", deadline));
+                        if heard != Some(Ok(true)) {
+                            pause = sleep_longer(pause);
+                        }
                     }
                     Err(errno) => return Err(self.removal_failed(dir, errno)),
                 }

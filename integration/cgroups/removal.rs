@@ -1,0 +1,125 @@
+//! `delete`, and what a container has made below its cgroup.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags};
+use serde_json::json;
+
+use crate::support::{Bundle, Container, Io, case, cgroups_of, text};
+
+/// A container of three processes, with or without a pid namespace of its own.
+fn three(own_pid_namespace: bool) -> (Container, Io) {
+    let mut bundle = Bundle::sh("sleep 1000 & sleep 1000 & echo ready; read line; wait");
+    if !own_pid_namespace {
+        bundle.no_namespace("pid");
+    }
+    let container = bundle.container();
+    let mut io = container.create_io();
+    container.start().ok();
+    assert_eq!(io.stdout.next(), "ready");
+    (container, io)
+}
+
+/// Makes cgroups three levels deep in each hierarchy, with a process in each level.
+fn nest(container: &Container) {
+    for top in cgroups_of(&container.id) {
+        let pids: Vec<String> = text(top.join("cgroup.procs")).lines().map(str::to_owned).collect();
+        let mut dir = top;
+        for (pid, name) in pids.iter().zip(["a", "b", "c"]) {
+            let below = dir.join(name);
+            fs::create_dir(&below).unwrap();
+            // A new one of v1 has none, and takes no process.
+            for file in ["cpuset.cpus", "cpuset.mems"].into_iter().filter(|file| below.join(file).exists()) {
+                fs::write(below.join(file), text(dir.join(file)).trim()).unwrap();
+            }
+            fs::write(below.join("cgroup.procs"), pid).unwrap();
+            dir = below;
+        }
+        assert!(dir.ends_with("a/b/c"), "{}: {pids:?}", dir.display());
+    }
+}
+
+#[test]
+fn nested_cgroups_with_processes_in_them() {
+    case(|| {
+        for own_pid_namespace in [true, false] {
+            let (container, _io) = three(own_pid_namespace);
+            nest(&container);
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+
+            let (container, _io) = three(own_pid_namespace);
+            nest(&container);
+            container.stop();
+            container.command(&["delete"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn nested_cgroups_of_a_paused_container() {
+    case(|| {
+        for own_pid_namespace in [true, false] {
+            let (container, _io) = three(own_pid_namespace);
+            nest(&container);
+            container.command(&["pause"], &[]).ok();
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+/// One directory in the other, all of the longest name.
+fn dig(top: &Path, levels: usize) {
+    let open = |dir: &OwnedFd, name: &str| rustix::fs::openat(dir, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let name = "x".repeat(255);
+    let mut dir = rustix::fs::openat(CWD, top, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    for _ in 0..levels {
+        rustix::fs::mkdirat(&dir, name.as_str(), Mode::RWXU).unwrap();
+        dir = open(&dir, &name);
+    }
+}
+
+#[test]
+fn nested_cgroups_that_are_deeper_than_a_path_is_long() {
+    case(|| {
+        let (container, io) = Container::running();
+        // PATH_MAX is 4096.
+        cgroups_of(&container.id).iter().for_each(|top| dig(top, 20));
+        drop(io);
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn many_cgroups_side_by_side() {
+    case(|| {
+        let (container, _io) = Container::running();
+        for top in cgroups_of(&container.id) {
+            for number in 0..100 {
+                fs::create_dir_all(top.join(format!("a/{number}/b"))).unwrap();
+            }
+        }
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+/// Processes that go on forking while they are killed, in a cgroup of their own making.
+#[test]
+fn a_fork_bomb_is_removed() {
+    case(|| {
+        let mut bundle = Bundle::sh("for i in 1 2 3 4; do while :; do (:) & done & done; echo ready; wait");
+        bundle.no_namespace("pid").set("/linux/resources/pids", json!({"limit": 50}));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+    });
+}
