@@ -237,6 +237,9 @@ fn carry_out(
     // Not earlier: the child makes device nodes that the container may not use.
     record.cgroup.apply_devices(&plan.device_rules)?;
     log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
+    if let Some(id) = plan.cgroup_owner {
+        record.cgroup.delegate(&host::read(&host.proc, &format!("{}/uid_map", pid.as_raw_nonzero()))?, id)?;
+    }
     child::adjust(&plan, &host, &record, pid)?;
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
     if let Some(socket) = &opened.sockets.pidfd {

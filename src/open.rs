@@ -90,7 +90,7 @@ fn sysctl_below(plan: &ChildPlan, first: &str) -> Option<&'static str> {
 /// the mounts.
 pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup, host: &Host, joined: &[OwnedFd]) -> Result<Trees> {
     rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
-    let trees = source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup)?)?;
+    let trees = source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup, joined)?)?;
     idmap::apply(plan, &trees, host, joined)?;
     Ok(trees)
 }
@@ -100,12 +100,12 @@ fn missing_root(rootfs: &HostPath) -> Error {
 }
 
 /// A mount of type cgroup: new ones in a cgroup namespace of the container's own, else its directories.
-fn cgroup_mount(plan: &Plan, cgroup: &Cgroup) -> Result<CgroupMount> {
+fn cgroup_mount(plan: &Plan, cgroup: &Cgroup, joined: &[OwnedFd]) -> Result<CgroupMount> {
     let rootfs = &plan.child.rootfs;
     let Some(index) = rootfs.mounts.iter().position(|mount| mount.kind == MountKind::Cgroup) else {
         return Ok(CgroupMount::None);
     };
-    let own_namespace = plan.child.namespaces.has(libc::CLONE_NEWCGROUP);
+    let own_namespace = has_own_cgroup_namespace(plan, joined);
     let copy = |dir: &Path| {
         source::clone_directory(dir)
             .map_err(|errno| Error::at(format!("mounts[{index}]"), format!("bind {}", dir.display())).errno(errno))
@@ -122,6 +122,18 @@ fn cgroup_mount(plan: &Plan, cgroup: &Cgroup) -> Result<CgroupMount> {
             Ok(CgroupMount::V1(hierarchies.collect::<Result<_>>()?))
         }
     }
+}
+
+/// `PROC_CGROUP_INIT_INO` of linux/proc_ns.h: the inode of the first cgroup namespace.
+const CGROUP_INIT_INO: u64 = 0xEFFF_FFFB;
+
+/// The host's by its path is none: from there each mount of cgroup2 gives the host's own one its options, and without
+/// `nsdelegate` containers could raise their limits.
+fn has_own_cgroup_namespace(plan: &Plan, joined: &[OwnedFd]) -> bool {
+    let namespaces = &plan.child.namespaces;
+    let is_hosts = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_ino == CGROUP_INIT_INO);
+    let mut joined = namespaces.joined.iter().zip(joined).filter(|(one, _)| one.kind == libc::CLONE_NEWCGROUP);
+    namespaces.has(libc::CLONE_NEWCGROUP) && !joined.any(|(_, fd)| is_hosts(fd))
 }
 
 fn hierarchy(controllers: &str, tree: Option<OwnedFd>) -> Result<Hierarchy> {

@@ -142,3 +142,155 @@ fn controllers_are_given_down_to_the_container() {
         assert_eq!(text(group.0.join("given/to/cgroup.subtree_control")), "");
     });
 }
+
+// ---------------------------------------------------------------------------------------------- delegation
+
+/// A container that may write to its cgroup, in a cgroup namespace of its own.
+fn writable(script: &str) -> Bundle {
+    let mut bundle = Bundle::sh(script);
+    bundle.unmount("/sys/fs/cgroup").namespace("cgroup", None);
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
+    bundle
+}
+
+/// In a user namespace whose root is the host's user 100000.
+fn mapped(mut bundle: Bundle) -> Bundle {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+    bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    bundle
+}
+
+/// The owner of a container's cgroup, and the names of the files in it that are not root's.
+fn owners(container: &Container) -> (u32, Vec<String>) {
+    use std::os::unix::fs::MetadataExt;
+    let dir = container.cgroup("").unwrap();
+    let mut given = Vec::new();
+    for entry in fs::read_dir(&dir).unwrap().flatten().filter(|entry| entry.metadata().unwrap().uid() != 0) {
+        given.push(entry.file_name().into_string().unwrap());
+    }
+    given.sort();
+    (fs::metadata(&dir).unwrap().uid(), given)
+}
+
+/// What the kernel says may be given away, of what a cgroup has.
+fn delegated(container: &Container) -> Vec<String> {
+    let dir = container.cgroup("").unwrap();
+    let list = text("/sys/kernel/cgroup/delegate");
+    let mut names: Vec<String> = list.lines().filter(|name| dir.join(name).exists()).map(str::to_owned).collect();
+    names.sort();
+    assert!(names.iter().any(|name| name == "cgroup.procs"), "{list}");
+    names
+}
+
+#[test]
+fn the_cgroup_belongs_to_the_containers_user_where_it_can_write_there() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        let mut read_only = mapped(writable("true"));
+        read_only.unmount("/sys/fs/cgroup");
+        read_only.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "ro"]);
+        let mut inherited = mapped(writable("true"));
+        inherited.no_namespace("cgroup");
+        let mut not_mounted = mapped(writable("true"));
+        not_mounted.unmount("/sys/fs/cgroup");
+        let mut user = mapped(writable("true"));
+        user.set("/process/user", json!({"uid": 7, "gid": 7}));
+        let mut users_own = writable("true");
+        users_own.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        for (what, bundle, owner) in [
+            ("root of a user namespace", mapped(writable("true")), 100_000),
+            ("a user of a user namespace", user, 100_007),
+            ("a user of the host", users_own, 1000),
+            ("root of the host", writable("true"), 0),
+            ("the mount is read-only", read_only, 0),
+            ("no cgroup namespace", inherited, 0),
+            ("no mount", not_mounted, 0),
+        ] {
+            let container = bundle.container();
+            container.create().ok();
+            let expected = if owner == 0 { Vec::new() } else { delegated(&container) };
+            assert_eq!(owners(&container), (owner, expected), "{what}");
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
+#[test]
+fn files_to_give_away_where_the_kernel_does_not_list_them() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        let mut bundle = writable("true");
+        bundle.set("/process/user", json!({"uid": 1000, "gid": 1000}));
+        let container = bundle.container();
+        let hide = "mount -t tmpfs none /sys/kernel/cgroup && exec \"$@\"";
+        container.call_bundle("create", &[]).below(["unshare", "-m", "sh", "-c", hide, "sh"]).run().ok();
+        let files = ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"].map(str::to_owned).to_vec();
+        assert_eq!(owners(&container), (1000, files));
+    });
+}
+
+#[test]
+fn a_cgroup_that_stays_keeps_its_owner() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        let group = Group::new();
+        let mut bundle = mapped(writable("true"));
+        bundle.set("/linux/cgroupsPath", json!(group.path("")));
+        let container = bundle.container();
+        container.create().ok();
+        assert!(!ours() || owners(&container) == (0, Vec::new()), "{:?}", owners(&container));
+    });
+}
+
+/// Makes a cgroup, moves into it, gives it a controller and a limit; then tries what must not be.
+const MANAGES: &str = "cd /sys/fs/cgroup && mkdir child && echo $$ > child/cgroup.procs && \
+    echo +pids > cgroup.subtree_control && echo 5 > child/pids.max && cat child/pids.max cgroup.subtree_control; \
+    for file in memory.max pids.max cgroup.freeze; do (echo max > $file) 2>/dev/null && echo wrote $file; done; \
+    (echo $$ > /mnt/cgroup.procs) 2>/dev/null && echo left; cat /proc/self/cgroup";
+
+#[test]
+fn a_delegated_cgroup_is_managed_inside_and_not_left() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        // Without a user namespace it is the mount option that keeps limits (and processes) in their place.
+        let nsdelegate =
+            || text("/proc/self/mountinfo").lines().any(|l| l.contains("cgroup2") && l.contains("nsdelegate"));
+        assert!(nsdelegate(), "the host's cgroups are mounted without nsdelegate");
+        for bundle in [mapped(writable(MANAGES)), writable(MANAGES)] {
+            let mut bundle = bundle;
+            // The cgroup above, from which and into which no process may be moved.
+            let above = Path::new(MOUNT).join(&cgroup_parent()[1..]);
+            fs::create_dir_all(&above).unwrap();
+            bundle.mount("/mnt", "bind", above.to_str().unwrap(), &["bind"]);
+            let output = bundle.container().run().ok();
+            assert_eq!(output.stdout, "5\npids\n0::/child\n", "{}", output.stderr);
+        }
+        assert!(nsdelegate(), "a container has changed the options of the host's mount");
+    });
+}
+
+#[test]
+fn a_joined_cgroup_namespace_of_the_host_leaves_its_mount_as_it_is() {
+    case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        let options = || text("/proc/self/mountinfo").lines().find(|line| line.contains("cgroup2")).unwrap().to_owned();
+        let before = options();
+        let mut bundle = writable("cat /sys/fs/cgroup/cgroup.procs");
+        bundle.namespace("cgroup", Some("/proc/self/ns/cgroup"));
+        let output = bundle.container().run().ok();
+        assert_eq!(options(), before);
+        // It sees its own cgroup, and not all of the host's.
+        assert!(!ours() || output.stdout == "1\n", "{}", output.stdout);
+    });
+}

@@ -237,6 +237,16 @@ impl Cgroup {
         }
     }
 
+    /// Gives the container's user, who is `id` by this `uid_map`, the files by which cgroups are made below it. A cgroup
+    /// that stays after the container keeps its owner, and so does one whose user is none of the host's.
+    pub(crate) fn delegate(&self, uid_map: &str, id: u32) -> Result<()> {
+        let uid = v2::outer_id(uid_map, id).map(rustix::fs::Uid::from_raw);
+        match (self.own_unified(), uid.filter(|uid| *uid != rustix::process::geteuid())) {
+            (Some(dir), Some(uid)) => v2::delegate(dir, uid),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the processes can only be in cgroups below: the "no internal processes" rule of cgroup v2.
     pub(crate) fn has_given_controllers(&self) -> bool {
         let given = self.unified().map(|dir| read_file(dir, "cgroup.subtree_control").unwrap_or_default());

@@ -6,6 +6,9 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, Uid};
+use rustix::io::Errno;
+
 use super::{Cgroup, MOUNT_POINT, devices, open_dir, read_file, write_file};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -82,6 +85,35 @@ fn enable_in(dir: &Path) {
     }
 }
 
+/// The files by which a cgroup is managed, and not limited, where the kernel does not list them.
+const DELEGATE: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads";
+
+/// Lets a user make cgroups below `dir`, move processes between them and give them controllers
+/// (Documentation/admin-guide/cgroup-v2.rst, Delegation). Its own limits stay with those who made it.
+pub(super) fn delegate(dir: &Path, uid: Uid) -> Result<()> {
+    let files = read_file(Path::new("/sys/kernel/cgroup"), "delegate").unwrap_or_else(|_| DELEGATE.to_owned());
+    for name in files.lines().chain([""]) {
+        match rustix::fs::chownat(CWD, dir.join(name), Some(uid), None, AtFlags::SYMLINK_NOFOLLOW) {
+            // Those of a controller that is not here.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => {
+                let text = format!("give {} to user {} of the host", dir.join(name).display(), uid.as_raw());
+                return Err(Error::at("process.user.uid", text).errno(errno));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Who a user of the namespace is outside of it, by its `uid_map`.
+pub(super) fn outer_id(uid_map: &str, id: u32) -> Option<u32> {
+    uid_map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (inner, outer, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        id.checked_sub(inner).filter(|offset| *offset < count).and_then(|offset| outer.checked_add(offset))
+    })
+}
+
 /// Our programs are known by this name.
 const PROGRAM: &CStr = c"runtime_devices";
 /// The kernel takes no more on one cgroup (`BPF_CGROUP_MAX_PROGS`).
@@ -121,4 +153,18 @@ fn attach(dir: &OwnedFd, name: &str, rules: &[devices::Rule], replaced: Option<B
         .map_err(|errno| Error::at(DEVICES, "load the device program into the kernel").errno(errno))?;
     sys::bpf_prog_attach(dir.as_fd(), program.as_fd(), replaced)
         .map_err(|errno| Error::at(DEVICES, format!("attach the device program to {name}")).errno(errno))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::outer_id;
+
+    #[test]
+    fn users_are_counted_by_the_map() {
+        let map = "         0     100000       1000\n      1000       5000          1\n";
+        for (id, outer) in [(0, Some(100_000)), (999, Some(100_999)), (1000, Some(5000)), (1001, None)] {
+            assert_eq!(outer_id(map, id), outer, "{id}");
+        }
+        assert_eq!(outer_id("0 0 4294967295", 1000), Some(1000));
+    }
 }

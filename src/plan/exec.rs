@@ -91,6 +91,7 @@ pub(crate) fn make_exec(
         unit_properties: Vec::new(),
         settings: Vec::new(),
         device_rules: Vec::new(),
+        cgroup_owner: None,
         idmap: None,
         oom_score_adj: super::oom_score_adj(Some(&wanted))?,
         rdt: None,

@@ -80,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) device_rules: Vec<Rule>,
     /// What systemd is told besides, where it makes the cgroup.
     pub(crate) unit_properties: Vec<cgroups::Property>,
+    /// As which user the container may work in its cgroup, as the container counts users; None: it may not.
+    pub(crate) cgroup_owner: Option<u32>,
     pub(crate) idmap: Option<IdMap>,
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) net_devices: Vec<NetDevice>,
@@ -176,6 +178,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         settings: settings(resources, facts.cgroups)?,
         device_rules: cgroups::devices::rules(resources)?,
         unit_properties: if options.systemd { variant::properties(&annotations)? } else { Vec::new() },
+        cgroup_owner: cgroup_owner(&child, facts.cgroups),
         idmap,
         oom_score_adj: oom_score_adj(spec.process().as_ref())?,
         net_devices,
@@ -339,6 +342,19 @@ fn settings(resources: Option<&LinuxResources>, version: cgroups::Version) -> Re
         cgroups::Version::V1 => settings::v1(resources),
         cgroups::Version::V2 => settings::v2(resources),
     }
+}
+
+/// The user of its program, where it can write there: on v2, in a cgroup namespace of its own, by a mount that is not
+/// read-only (config-linux.md, Cgroup ownership). On v1 that would not be safe.
+fn cgroup_owner(child: &ChildPlan, version: cgroups::Version) -> Option<u32> {
+    let writable = |mount: &rootfs_plan::MountPlan| {
+        mount.kind == rootfs_plan::MountKind::Cgroup
+            && (mount.attrs.set | mount.attrs_recursive.set) & libc::MOUNT_ATTR_RDONLY == 0
+    };
+    let delegated = version == cgroups::Version::V2
+        && child.namespaces.is_new(libc::CLONE_NEWCGROUP)
+        && child.rootfs.mounts.iter().any(writable);
+    delegated.then(|| child.process.as_ref().map_or(0, |process| process.uid))
 }
 
 fn cgroups_path(linux: &Linux) -> Result<Option<PathBuf>> {
