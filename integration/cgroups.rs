@@ -1,5 +1,6 @@
 //! Limits: what the host's cgroup files say of a container, and what the container feels.
 
+mod disabled;
 mod removal;
 mod v2;
 

@@ -42,6 +42,10 @@ pub(crate) struct Global {
     /// Have systemd make the cgroup, as a scope: linux.cgroupsPath is SLICE:PREFIX:NAME
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
+    /// Who makes the cgroup: cgroupfs, this program itself (the default); systemd, as --systemd-cgroup; disabled,
+    /// nobody: the container stays in that of its creator, without limits and device rules
+    #[arg(long, value_name = "MANAGER")]
+    pub(crate) cgroup_manager: Option<CgroupManager>,
     /// Ignore what an ordinary user may not do with cgroups: true, false or auto (accepted for runc's callers)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: Rootless,
@@ -52,6 +56,14 @@ pub(crate) struct Global {
 pub(crate) enum LogFormat {
     Text,
     Json,
+}
+
+/// `--cgroup-manager`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupManager {
+    Cgroupfs,
+    Systemd,
+    Disabled,
 }
 
 /// `--rootless`.

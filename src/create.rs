@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use rustix::process::Pid;
 
-use crate::cgroups::{Cgroup, Manager};
+use crate::cgroups::{Cgroup, Driver, Manager, none};
 use crate::child::{self, Supervised, Supervisor};
 use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
@@ -33,14 +33,13 @@ pub(crate) struct Request {
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) console_socket: Option<PathBuf>,
     pub(crate) pidfd_socket: Option<PathBuf>,
+    pub(crate) cgroup_driver: Driver,
     pub(crate) no_pivot: bool,
     pub(crate) no_new_keyring: bool,
     /// Those of `listen_fds` too.
     pub(crate) preserve_fds: u32,
     /// Sockets for the program, of socket activation.
     pub(crate) listen_fds: u32,
-    /// Whether systemd makes the cgroup.
-    pub(crate) systemd: bool,
     pub(crate) ends: Ends,
 }
 
@@ -86,7 +85,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
     let joined = open::namespaces(&host, &plan.child)?;
     let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
-    let manager = if request.systemd { Some(Manager::connect(host.is_users()?)?) } else { None };
+    let systemd = request.cgroup_driver == Driver::Systemd;
+    let manager = if systemd { Some(Manager::connect(host.is_users()?)?) } else { None };
     let opened = Opened { config, sockets, hook_output, joined, devices, rdt, manager };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
@@ -107,9 +107,13 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         no_new_keyring: request.no_new_keyring,
         preserve_fds: request.preserve_fds,
         listen: listen(request.listen_fds),
-        systemd: request.systemd,
+        systemd: request.cgroup_driver == Driver::Systemd,
     };
     let plan = plan::make(&loaded.spec, &options, &facts(&host, lsm))?;
+    if request.cgroup_driver == Driver::Disabled {
+        none::check(&plan.settings)?;
+        log.debug("without a cgroup no device rule is in force");
+    }
     for warning in loaded.warnings.iter().chain(&plan.warnings) {
         log.warning(warning);
     }
@@ -180,9 +184,10 @@ fn carry_out(
     let container = Rc::new(root.reserve(&request.id)?);
     rollback.container(&container);
     let path = plan.cgroups_path.as_deref();
-    let mut cgroup = match &mut opened.manager {
-        Some(manager) => host.cgroups.place_unit(path, &request.id, manager)?,
-        None => host.cgroups.place(path, &request.id)?,
+    let mut cgroup = match (request.cgroup_driver, &mut opened.manager) {
+        (Driver::Disabled, _) => host.cgroups.none(),
+        (Driver::Systemd, Some(manager)) => host.cgroups.place_unit(path, &request.id, manager)?,
+        _ => host.cgroups.place(path, &request.id)?,
     };
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;

@@ -131,8 +131,8 @@ pub(crate) fn unmount(proc: &OwnedFd, record: &Record) -> Result<()> {
 }
 
 fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
-    let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?)?;
-    Record::new(&container.id, proc, layout.place(None, &container.id)?)
+    let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?);
+    Record::new(&container.id, proc, layout.place(None, &container.id).unwrap_or_else(|_| layout.none()))
 }
 
 /// Kills what is still in the cgroup: processes without a pid namespace, or of an exec.

@@ -61,6 +61,7 @@ pub(crate) fn events(root: &Root, id: Option<&str>, interval: &str, once: bool, 
         let mut all = root.ids()?.into_iter().filter_map(|id| newcomers::look(root, &proc, &id, log));
         return all.try_for_each(|one| one.print_stats(&proc, log).map(drop));
     };
+    container.record()?.map_or(Ok(()), |record| record.cgroup.needed().map(drop))?;
     let one = Followed::new(&container, &proc)?;
     let one = one.ok_or_else(|| Error::new(format!("container with id {} is not running", container.id)))?;
     if once {
@@ -114,9 +115,10 @@ fn follow(
 }
 
 impl Followed {
-    /// None: it does not run.
+    /// None: it does not run, or has no cgroup.
     fn new(container: &Container, proc: &OwnedFd) -> Result<Option<Self>> {
-        let (Some(record), (_, Some(init))) = (container.record()?, container.status(proc)?) else { return Ok(None) };
+        let record = container.record()?.filter(|record| !record.cgroup.is_none());
+        let (Some(record), (_, Some(init))) = (record, container.status(proc)?) else { return Ok(None) };
         Ok(Some(Self { id: container.id.clone(), record, init, oom: None }))
     }
 

@@ -18,7 +18,10 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     let container = root.find(id)?;
     let (status, process) = container.status(&proc)?;
     let record = container.record()?;
-    if let (true, Some(record)) = (all, &record) {
+    // Of a container without a cgroup init is all that is known; with it, all of its pid namespace dies.
+    let is_all = |record: &Record| signal == libc::SIGKILL && record.own_pid_namespace && record.cgroup.is_none();
+    if let (true, Some(record)) = (all, record.as_ref().filter(|record| !is_all(record))) {
+        record.cgroup.needed()?;
         return kill_all(record, signal, status);
     }
     let Some(process) = process else { return Err(Error::new("container not running")) };

@@ -44,7 +44,8 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
-use cli::{Command, Global, LogFormat, NewContainer};
+use cgroups::Driver;
+use cli::{CgroupManager, Command, Global, LogFormat, NewContainer};
 use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
@@ -139,7 +140,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
     match command {
         Command::Create(create) => {
-            let request = request(create.container, create.id, Ends::Created, global.systemd_cgroup)?;
+            let request = request(create.container, create.id, Ends::Created, cgroup_driver(global)?)?;
             create::create(&root, &request, log).map(|()| 0)
         }
         Command::Run(run) => {
@@ -153,7 +154,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
                 options.bundle = Some(PathBuf::from(id));
                 id = generated_id();
             }
-            let request = request(options, id, ends, global.systemd_cgroup)?;
+            let request = request(options, id, ends, cgroup_driver(global)?)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
         Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
@@ -240,9 +241,21 @@ fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
 }
 
-fn request(options: NewContainer, id: String, ends: Ends, systemd: bool) -> Result<Request> {
+fn cgroup_driver(global: &Global) -> Result<Driver> {
+    match (global.systemd_cgroup, global.cgroup_manager) {
+        (true, Some(CgroupManager::Cgroupfs | CgroupManager::Disabled)) => {
+            Err(Error::at("--cgroup-manager", "contradicts --systemd-cgroup"))
+        }
+        (true, _) | (false, Some(CgroupManager::Systemd)) => Ok(Driver::Systemd),
+        (false, Some(CgroupManager::Disabled)) => Ok(Driver::Disabled),
+        (false, Some(CgroupManager::Cgroupfs) | None) => Ok(Driver::Cgroupfs),
+    }
+}
+
+fn request(options: NewContainer, id: String, ends: Ends, cgroup_driver: Driver) -> Result<Request> {
     Ok(Request {
         id,
+        cgroup_driver,
         bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
         pid_file: options.pid_file.map(|path| absolute("--pid-file", &path)).transpose()?,
         console_socket: options.console_socket,
@@ -251,7 +264,6 @@ fn request(options: NewContainer, id: String, ends: Ends, systemd: bool) -> Resu
         no_new_keyring: options.no_new_keyring,
         preserve_fds: listen_fds().saturating_add(options.preserve_fds),
         listen_fds: listen_fds(),
-        systemd,
         ends,
     })
 }

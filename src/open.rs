@@ -90,7 +90,10 @@ fn sysctl_below(plan: &ChildPlan, first: &str) -> Option<&'static str> {
 /// the mounts.
 pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup, host: &Host, joined: &[OwnedFd]) -> Result<Trees> {
     rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
-    let trees = source::open(&plan.rootfs, &plan.child.rootfs, cgroup_mount(plan, cgroup, joined)?)?;
+    // Without a cgroup of its own the container is in that of its creator.
+    let own = cgroup.is_none().then(|| host.cgroups.own());
+    let shown = cgroup_mount(plan, own.as_ref().unwrap_or(cgroup), joined)?;
+    let trees = source::open(&plan.rootfs, &plan.child.rootfs, shown)?;
     idmap::apply(plan, &trees, host, joined)?;
     Ok(trees)
 }

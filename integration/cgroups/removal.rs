@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::LazyLock;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
 use crate::support::{Bundle, Container, Io, case, cgroups_of, text};
@@ -72,25 +73,33 @@ fn nested_cgroups_of_a_paused_container() {
     });
 }
 
-/// One directory in the other, all of the longest name.
-fn dig(top: &Path, levels: usize) {
-    let open = |dir: &OwnedFd, name: &str| rustix::fs::openat(dir, name, OFlags::DIRECTORY, Mode::empty()).unwrap();
-    let name = "x".repeat(255);
-    let mut dir = rustix::fs::openat(CWD, top, OFlags::DIRECTORY, Mode::empty()).unwrap();
+/// One directory in the other, all of the longest name: the way down.
+fn dig(top: &Path, levels: usize) -> Vec<OwnedFd> {
+    let open = |dir: &OwnedFd| rustix::fs::openat(dir, DEEP.as_str(), OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut way = vec![rustix::fs::openat(CWD, top, OFlags::DIRECTORY, Mode::empty()).unwrap()];
     for _ in 0..levels {
-        rustix::fs::mkdirat(&dir, name.as_str(), Mode::RWXU).unwrap();
-        dir = open(&dir, &name);
+        let dir = &way[way.len() - 1];
+        rustix::fs::mkdirat(dir, DEEP.as_str(), Mode::RWXU).unwrap();
+        way.push(open(dir));
     }
+    way
 }
+
+static DEEP: LazyLock<String> = LazyLock::new(|| "x".repeat(255));
 
 #[test]
 fn nested_cgroups_that_are_deeper_than_a_path_is_long() {
     case(|| {
         let (container, io) = Container::running();
         // PATH_MAX is 4096.
-        cgroups_of(&container.id).iter().for_each(|top| dig(top, 20));
+        let ways: Vec<_> = cgroups_of(&container.id).iter().map(|top| dig(top, 20)).collect();
         drop(io);
-        container.command(&["delete", "--force"], &[]).ok();
+        let output = container.command(&["delete", "--force"], &[]);
+        // What the runtime under test has left nobody else could remove.
+        for dir in ways.iter().flat_map(|way| way.iter().rev().skip(1)) {
+            let _ = rustix::fs::unlinkat(dir, DEEP.as_str(), AtFlags::REMOVEDIR);
+        }
+        output.ok();
         container.nothing_left();
     });
 }

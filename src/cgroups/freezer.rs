@@ -36,7 +36,9 @@ impl Cgroup {
     }
 
     fn freezer(&self) -> Result<&Path> {
-        self.dir("freezer").ok_or_else(|| Error::new("cgroup controller \"freezer\" is not mounted on this host"))
+        self.needed()?
+            .dir("freezer")
+            .ok_or_else(|| Error::new("cgroup controller \"freezer\" is not mounted on this host"))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which hierarchies this host has, and where the container's directories are in them. Runs in: parent.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Cgroup, MOUNT_POINT, Manager, Version};
@@ -8,6 +9,17 @@ use crate::error::{Error, Result};
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
 const CGROUP_SUPER_MAGIC: i64 = 0x0027_e0eb;
+
+/// Who makes a container's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// This runtime, in the mounted hierarchies.
+    Cgroupfs,
+    /// systemd, as a unit.
+    Systemd,
+    /// Nobody.
+    Disabled,
+}
 
 /// The hierarchies of this host, and where this process is in each.
 #[derive(Debug)]
@@ -26,19 +38,30 @@ struct Hierarchy {
 
 impl Layout {
     /// Finds the hierarchies named in `/proc/self/cgroup` below /sys/fs/cgroup.
-    pub(crate) fn detect(proc_self_cgroup: &str) -> Result<Self> {
+    pub(crate) fn detect(proc_self_cgroup: &str) -> Self {
         if is_v2() {
             let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
             let root = PathBuf::from(MOUNT_POINT);
             let unified = Hierarchy { controllers: String::new(), root, own };
-            return Ok(Self { version: Version::V2, hierarchies: vec![unified] });
+            return Self { version: Version::V2, hierarchies: vec![unified] };
         }
-        let hierarchies: Vec<_> = proc_self_cgroup.lines().filter_map(find_hierarchy).collect();
-        if !hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty()) {
-            return Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
-                .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup"));
-        }
-        Ok(Self { version: Version::V1, hierarchies })
+        Self { version: Version::V1, hierarchies: proc_self_cgroup.lines().filter_map(find_hierarchy).collect() }
+    }
+
+    fn has_controllers(&self) -> bool {
+        self.version == Version::V2 || self.hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty())
+    }
+
+    /// No cgroup.
+    pub(crate) fn none(&self) -> Cgroup {
+        Cgroup { version: self.version, dirs: BTreeMap::new(), existing: Vec::new(), unit: None }
+    }
+
+    /// Where this process is.
+    pub(crate) fn own(&self) -> Cgroup {
+        let dir = |hierarchy: &Hierarchy| hierarchy.root.join(hierarchy.own.trim_start_matches('/'));
+        let dirs = self.hierarchies.iter().map(|hierarchy| (hierarchy.controllers.clone(), dir(hierarchy)));
+        Cgroup { dirs: dirs.collect(), ..self.none() }
     }
 
     /// The directories for `linux.cgroupsPath`, or for the id where that is not given.
@@ -47,6 +70,10 @@ impl Layout {
     /// process is: on v1 below its own cgroup, on v2 beside it, since a cgroup with processes can have no domain
     /// controllers for its children.
     pub(crate) fn place(&self, cgroups_path: Option<&Path>, id: &str) -> Result<Cgroup> {
+        if !self.has_controllers() {
+            return Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
+                .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup, or --cgroup-manager disabled"));
+        }
         let path = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let inner = inner_path(path.unwrap_or(Path::new(id)))?;
         let absolute = path.is_some_and(Path::is_absolute);
@@ -60,7 +87,7 @@ impl Layout {
             dir.push(&inner);
             (hierarchy.controllers.clone(), dir)
         });
-        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new(), unit: None })
+        Ok(Cgroup { dirs: dirs.collect(), ..self.none() })
     }
 
     /// The directories of the unit that systemd makes for `linux.cgroupsPath`, which is `slice:prefix:name` then.
@@ -68,7 +95,7 @@ impl Layout {
         let (unit, inner) = manager.place(cgroups_path, id)?;
         let dir = |hierarchy: &Hierarchy| (hierarchy.controllers.clone(), hierarchy.root.join(&inner));
         let dirs = self.hierarchies.iter().map(dir).collect();
-        Ok(Cgroup { version: self.version, dirs, existing: Vec::new(), unit: Some(unit) })
+        Ok(Cgroup { dirs, unit: Some(unit), ..self.none() })
     }
 }
 

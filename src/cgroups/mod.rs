@@ -7,6 +7,7 @@ pub(crate) mod devices;
 mod files;
 mod freezer;
 mod layout;
+pub(crate) mod none;
 mod oom;
 pub(crate) mod settings;
 mod stats;
@@ -28,7 +29,7 @@ use crate::error::{Error, Result};
 use files::{
     collect_processes, is_frozen, make_dir, oom_kills, open_dir, read_file, remove_tree, wait_for, write_file,
 };
-pub(crate) use layout::{Layout, is_v2};
+pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
 pub(crate) use stats::Stats;
@@ -204,6 +205,9 @@ impl Cgroup {
             if setting.optional {
                 return Ok(());
             }
+            if self.is_none() {
+                return Err(none::refuse(setting));
+            }
             let text = format!(
                 "write {}: cgroup controller {:?} is not mounted on this host",
                 setting.file, setting.controller
@@ -232,6 +236,7 @@ impl Cgroup {
     /// Installs the device rules: lists on v1, an eBPF program on v2.
     pub(crate) fn apply_devices(&self, rules: &[devices::Rule]) -> Result<()> {
         match self.version {
+            _ if self.is_none() => Ok(()),
             Version::V1 => v1::apply_devices(self, rules),
             Version::V2 => v2::apply_devices(self, rules),
         }
@@ -262,7 +267,7 @@ impl Cgroup {
 
     /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
     pub(crate) fn below(&self, paths: &[String]) -> Result<Self> {
-        let mut cgroup = self.clone();
+        let mut cgroup = self.needed()?.clone();
         for text in paths {
             let (controllers, path) = text.split_once(':').map_or((None, text.as_str()), |(c, p)| (Some(c), p));
             let failed = |what: &str| Error::at("--cgroup", format!("{text:?}: {what}"));

@@ -67,7 +67,7 @@ impl Cgroup {
     pub(crate) fn change_devices(&self, from: &[devices::Rule], to: &[devices::Rule]) -> Result<()> {
         let unit = self.unit.as_ref();
         unit.map_or(Ok(()), |unit| unit.set_devices(to))?;
-        let changed = match self.version {
+        let changed = match self.needed()?.version {
             Version::V1 => v1::change_devices(self, from, to),
             Version::V2 => v2::change_devices(self, to),
         };
