@@ -1,23 +1,28 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--lsm apparmor|selinux] [--warp] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--lsm apparmor|selinux] [--warp] [--systemd [--user]] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
 # shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
 # --warp: a second of the guest is a billion instructions, and what it sleeps costs no time here. For programs that sleep
 # much and give others few seconds.
+# --systemd: Debian with systemd as process 1 in place of busybox: an image that is made once (guest/image.sh, root), of
+# which the guest gets a copy on write. COMMAND is in a service whose cgroup is delegated. --user: as uid 1000, in a
+# service of that user's own systemd.
 # Exit status: COMMAND's; 124 when the time is up; 125 when the guest ended without a status.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 lsm=apparmor files=() clock=()
+limit=300 memory=1024 lsm=apparmor files=() clock=() systemd= user=
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
         --memory)  memory=$2; shift 2 ;;
         --lsm)     lsm=$2; shift 2 ;;
         --warp)    clock=(-icount shift=0,sleep=off); shift ;;
+        --systemd) systemd=1; shift ;;
+        --user)    user=guest.user; shift ;;
         --file)    files+=("$2"); shift 2 ;;
         --)        shift; break ;;
         *)         echo "guest: unknown option $1" >&2; exit 2 ;;
@@ -54,7 +59,7 @@ fetch_kernel() {
     dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
     depmod -b "$work/kernel" "$version"
-    for module in overlay veth; do
+    for module in overlay veth virtio_pci virtio_blk ext4; do
         modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r path; do
         cp "$path" "$work/modules/"
@@ -89,13 +94,25 @@ for policy in apparmor.profile selinux.cil; do
     [ "$cache/lsm/${policy%.*}" -nt "$here/guest/$policy" ] || { compile_policies; break; }
 done
 
+image=$cache/systemd.ext4 disk=() init=init
+if [ -n "$systemd" ]; then
+    [ "$lsm" = apparmor ] || { echo "guest: with systemd there is AppArmor only" >&2; exit 2; }
+    if ! [ "$image" -nt "$here/guest/image.sh" ] || ! [ "$image" -nt "$here/guest/run" ]; then
+        echo "guest: making the image with systemd" >&2
+        "$here/guest/image.sh" "$image" >&2
+    fi
+    disk=(-drive "if=none,id=root,file=$image,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=root)
+    init=init-systemd
+fi
+
 # The initramfs. It is not compressed: unpacking is what an emulated processor is slow at.
 root=$work/root
 mkdir -p "$root"/{bin,files}
 cp /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
 cp -r "$cache/modules" "$cache/lsm" "$root/"
-install -m 755 "$here/guest/init" "$root/init"
+install -m 755 "$here/guest/$init" "$root/init"
+install -m 755 "$here/guest/run" "$root/guest-run"
 for file in "${files[@]}"; do
     install -D -m 755 "${file%%:*}" "$root/files/${file#*:}"
 done
@@ -109,9 +126,9 @@ mkfifo "$work/output"
 cat "$work/output" &
 cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" "${clock[@]}" \
+    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" "${clock[@]}" "${disk[@]}" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
-    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm" </dev/null >&2 &
+    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user" </dev/null >&2 &
 qemu=$!
 code=0
 wait "$qemu" || code=$?

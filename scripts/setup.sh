@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that a make target needs, and says so; does nothing when they are there.
-# usage: scripts/setup.sh build|integration|guest|conformance|peer|bench|run
+# usage: scripts/setup.sh build|integration|guest|guest-systemd|conformance|peer|bench|run
 set -euo pipefail
 
 case ${1:-} in
@@ -9,13 +9,14 @@ case ${1:-} in
     integration) packages=(gcc libc6-dev busybox-static runc crun) ;;
     bench)       packages=(gcc libc6-dev busybox-static runc crun) ;;
     guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
+    guest-systemd) packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils mmdebstrap e2fsprogs) ;;
     conformance) packages=(gcc libc6-dev runc crun dpkg-dev util-linux xz-utils golang-go golang-github-blang-semver-dev
                            golang-github-google-uuid-dev golang-github-hashicorp-go-multierror-dev golang-github-mrunalp-fileutils-dev
                            golang-github-opencontainers-selinux-dev golang-github-opencontainers-specs-dev
                            golang-github-sirupsen-logrus-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev
                            golang-gocapability-dev golang-golang-x-sys-dev) ;;
     peer)        packages=(gcc libc6-dev busybox-static runc bats gawk jq patch pkg-config util-linux xz-utils iproute2 procps) ;;
-    *) echo "usage: $0 build|integration|guest|conformance|peer|bench|run" >&2; exit 2 ;;
+    *) echo "usage: $0 build|integration|guest|guest-systemd|conformance|peer|bench|run" >&2; exit 2 ;;
 esac
 
 command -v cargo >/dev/null || { echo "setup: cargo not found: install Rust first (https://rustup.rs)" >&2; exit 1; }
