@@ -11,6 +11,9 @@ GUEST_TIMEOUT ?= 600
 GUEST_ENV ?=
 # The guest's security module: apparmor or selinux.
 GUEST_LSM ?= apparmor
+# More flags of scripts/guest.sh, and the log of the target that uses them.
+GUEST_FLAGS ?=
+GUEST_LOG ?= guest$(if $(filter selinux,$(GUEST_LSM)),-selinux)
 
 # .cargo/config.toml builds for the host's own triple by name, which puts the output in a directory of that name.
 TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
@@ -26,10 +29,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest guest-selinux conformance peer-tests bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests bench run install clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## the static release binary
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
@@ -42,7 +45,7 @@ check: ## formatting, lints, documentation, the forbidden arrows between rooms, 
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
 
-test: unit integration guest guest-selinux ## unit and integration tests here, then in two guests: cgroup v2, SELinux (root)
+test: unit integration guest guest-selinux guest-systemd guest-rootless ## unit and integration tests here, then in four guests: cgroup v2, SELinux, systemd as root and not (root)
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
 
 unit:
@@ -63,12 +66,25 @@ guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor
 	@mkdir -p $(LOGS)
 	@tests=$$($(CARGO) test --release $(CARGO_FLAGS) --test integration --no-run --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\/integration-[^"]*\)".*/\1/p' | tail -n 1); \
-	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --lsm $(GUEST_LSM) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
+	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --lsm $(GUEST_LSM) $(GUEST_FLAGS) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
 	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS) \
-	  2>&1 | tee $(LOGS)/guest$(if $(filter selinux,$(GUEST_LSM)),-selinux).log
+	  2>&1 | tee $(LOGS)/$(GUEST_LOG).log
 
 guest-selinux: ## the tests of labels in such a guest with SELinux, enforcing scripts/guest/selinux.cil
 	@$(MAKE) --no-print-directory guest GUEST_LSM=selinux TEST_ARGS="$(or $(TEST_ARGS),lsm::)"
+
+# Bundles are on the disk, whose file system can be mounted with other ids.
+SYSTEMD_ENV = TMPDIR=/var/tmp RUNTIME_TEST_SYSTEMD=1 RUNTIME_TEST_DEADLINE=60 $(GUEST_ENV)
+
+guest-systemd: ## the integration tests with --systemd-cgroup, in a guest where systemd is process 1 (root)
+	@scripts/setup.sh guest-systemd
+	@$(MAKE) --no-print-directory guest GUEST_FLAGS=--systemd GUEST_LOG=guest-systemd GUEST_ENV="$(SYSTEMD_ENV)" \
+	  TEST_ARGS="--include-ignored --skip rootless:: $(TEST_ARGS)"
+
+guest-rootless: ## the tests rootless:: in such a guest, by an unprivileged user with a systemd of its own
+	@scripts/setup.sh guest-systemd
+	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp $(GUEST_ENV)" \
+	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),rootless::)"
 
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance

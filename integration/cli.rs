@@ -286,7 +286,8 @@ fn list_of_containers() {
         let second = format!("{}2", first.id);
         let bundle = first.bundle.directory.to_str().unwrap();
         let mut config = first.bundle.config.clone();
-        config["linux"]["cgroupsPath"] = json!(crate::support::cgroup_parent() + "/" + &second);
+        let path = config["linux"]["cgroupsPath"].as_str().unwrap().replace(&first.id, &second);
+        config["linux"]["cgroupsPath"] = json!(path);
         fs::write(first.bundle.directory.join("config.json"), config.to_string()).unwrap();
         let (call, _io2) = with_io(first.call(["create", "--bundle", bundle, &second]));
         call.run().ok();

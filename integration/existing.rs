@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{
     Bundle, Call, Container, Running, WAITING, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies,
-    ours,
+    ours, skip, systemd,
 };
 
 /// Directories of one name in every hierarchy, made before the container, and removed at the end of the test.
@@ -77,6 +77,9 @@ fn spared(running: Running, existing: &Existing) {
 #[test]
 fn they_stay() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let existing = Existing::new("stay");
         let container = existing.container(|_| {});
         let _io = container.create_io();
@@ -94,6 +97,9 @@ fn they_stay() {
 #[test]
 fn a_stranger_below_is_a_reason_to_refuse() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let existing = Existing::new("stranger");
         let stranger = existing.stranger();
         let container = existing.container(|_| {});
@@ -110,6 +116,9 @@ fn a_stranger_below_is_a_reason_to_refuse() {
 #[test]
 fn one_that_is_in_use_does_not_cost_the_others() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let existing = Existing::new("used");
         let stranger = existing.stranger();
         for _ in 0..2 {
@@ -124,6 +133,9 @@ fn one_that_is_in_use_does_not_cost_the_others() {
 #[test]
 fn a_stranger_that_comes_later_is_left_alone() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         for own_pid_namespace in [true, false] {
             let existing = Existing::new("later");
             let container = existing.container(|bundle| {
@@ -144,6 +156,9 @@ fn a_stranger_that_comes_later_is_left_alone() {
 #[test]
 fn they_stay_when_create_was_killed() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let existing = Existing::new("killed");
         let container = existing.container(|bundle| {
             let hook = json!({"path": "/bin/sh", "args": ["sh", "-c", "kill -9 $PPID; read forever"]});
@@ -161,6 +176,9 @@ fn they_stay_when_create_was_killed() {
 #[test]
 fn one_that_was_killed_once_can_hold_a_container() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let existing = Existing::new("once");
         for directory in &existing.directories {
             let _ = fs::write(directory.join("cgroup.kill"), "1");

@@ -394,7 +394,9 @@ fn subreaper() {
     let (root, bundle) = (std::env::var("SUBREAPER_ROOT").unwrap(), std::env::var("SUBREAPER_BUNDLE").unwrap());
     let file = format!("{bundle}/pid");
     let call = |args: &[&str]| {
-        let status = Command::new(crate::support::runtime()).args(["--root", &root]).args(args).status().unwrap();
+        let driver = crate::support::systemd().then_some("--systemd-cgroup");
+        let runtime = crate::support::runtime();
+        let status = Command::new(runtime).args(["--root", &root]).args(driver).args(args).status().unwrap();
         assert!(status.success(), "{args:?}: {status}");
     };
     call(&["create", "--bundle", &bundle, "--pid-file", &file, &id]);

@@ -11,6 +11,7 @@
 //! | `TMPDIR` | where bundles are made | `/tmp` |
 //! | `RUNTIME_TEST_SCALE` | how often the long loops go round | 100 |
 //! | `RUNTIME_TEST_DEADLINE` | seconds that one call may take | 10 |
+//! | `RUNTIME_TEST_SYSTEMD` | set: all commands get `--systemd-cgroup`, and cgroupsPath is one for systemd | not set |
 //!
 //! Lines on stderr begin with `SKIPPED` (the host lacks something: see skips.txt), `DIFFERS` (a known difference of
 //! another runtime) or `PASSES` (a known difference that was not seen).
@@ -50,9 +51,11 @@ mod parallel;
 mod pause;
 mod ps;
 mod required;
+mod rootless;
 mod run;
 mod scheduling;
 mod spec;
 mod support;
+mod systemd;
 mod tty;
 mod update;

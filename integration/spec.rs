@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Bundle, Call, Container, Output, WAITING, busybox, case, cgroup_parent, cgroup_v2, cgroups_of, controller,
-    hierarchies, link, set, skip, text, wait_for_end, with_io,
+    hierarchies, link, set, skip, systemd, text, wait_for_end, with_io,
 };
 
 // ---------------------------------------------------------------------------------------------- state
@@ -292,6 +292,9 @@ impl Drop for Before {
 #[test]
 fn a_cgroup_that_was_there_before_is_not_deleted() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let _keeps_the_parent = Bundle::new();
         let before = Before::new("before");
         let (created, left) = before.creates();
@@ -303,6 +306,9 @@ fn a_cgroup_that_was_there_before_is_not_deleted() {
 #[test]
 fn a_frozen_cgroup_is_refused() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let _keeps_the_parent = Bundle::new();
         let before = Before::new("frozen");
         if controller("freezer").is_none() && !cgroup_v2() {
@@ -318,6 +324,9 @@ fn a_frozen_cgroup_is_refused() {
 #[test]
 fn a_cgroup_with_processes_is_refused() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         let _keeps_the_parent = Bundle::new();
         let before = Before::new("in-use");
         let places: Vec<_> = before.directories.iter().map(|directory| directory.display().to_string()).collect();
@@ -338,6 +347,9 @@ fn a_cgroup_with_processes_is_refused() {
 #[test]
 fn the_same_cgroups_path_is_the_same_place() {
     case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
         for absolute in [true, false] {
             let mut places = Vec::new();
             let mut container = Bundle::sh(WAITING).container();

@@ -105,6 +105,11 @@ pub(crate) fn ours() -> bool {
     peer() == "runtime"
 }
 
+/// Whether the containers' cgroups are systemd's: every command gets `--systemd-cgroup`.
+pub(crate) fn systemd() -> bool {
+    std::env::var_os("RUNTIME_TEST_SYSTEMD").is_some()
+}
+
 /// How often a long loop goes round.
 pub(crate) fn scale() -> usize {
     number("RUNTIME_TEST_SCALE", 100)
@@ -543,6 +548,15 @@ pub(crate) fn cgroups_of(id: &str) -> Vec<PathBuf> {
     found
 }
 
+/// The files of the scopes whose names have the id, of the system's systemd or the user's own.
+fn units_of(id: &str) -> impl Iterator<Item = PathBuf> {
+    let run = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/run"), PathBuf::from);
+    let entries = fs::read_dir(run.join("systemd/transient")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(move |path| {
+        path.extension().is_some_and(|kind| kind == "scope") && path.display().to_string().contains(id)
+    })
+}
+
 /// The processes that carry the mark of a container's calls or are in its cgroup. Zombies are the business of whoever
 /// has to wait for them.
 fn processes_of(id: &str) -> Vec<u32> {
@@ -555,7 +569,9 @@ fn processes_of(id: &str) -> Vec<u32> {
         }
         let path = entry.path();
         let ours = (text(path.join("environ")) + "\0").contains(&mark)
-            || text(path.join("cgroup")).lines().any(|line| line.ends_with(id) || line.contains(&format!("{id}/")));
+            || text(path.join("cgroup")).lines().any(|line| {
+                line.ends_with(id) || line.contains(&format!("{id}/")) || line.contains(&format!("{id}.scope"))
+            });
         let stat = text(path.join("stat"));
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         if ours && !matches!(state, Some('Z' | 'X') | None) {
@@ -829,7 +845,8 @@ impl Container {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
         let id = format!("rt-{}-{}-end", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
         if bundle.config.pointer("/linux/cgroupsPath").is_none() {
-            bundle.set("/linux/cgroupsPath", json!(format!("{}/{id}", cgroup_parent())));
+            let path = if systemd() { format!("system.slice:test:{id}") } else { format!("{}/{id}", cgroup_parent()) };
+            bundle.set("/linux/cgroupsPath", json!(path));
         }
         Self { id, bundle }
     }
@@ -857,7 +874,8 @@ impl Container {
     /// A call of the runtime with this container's `--root`.
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         let root = [OsStr::new("--root").to_owned(), self.root().into_os_string()];
-        Call::new(runtime()).args(root).args(args).env(MARK, &self.id).cwd(&self.bundle.directory)
+        let driver = systemd().then_some("--systemd-cgroup");
+        Call::new(runtime()).args(root).args(driver).args(args).env(MARK, &self.id).cwd(&self.bundle.directory)
     }
 
     /// `create` or `run` with flags, of this bundle and id, after config.json was written.
@@ -918,10 +936,15 @@ impl Container {
         wait_for_end(pid);
     }
 
-    /// Where a controller's file of this container is; by absolute cgroupsPath.
+    /// Where a controller's file of this container is; by absolute cgroupsPath, or one of systemd in a slice of the top.
     pub(crate) fn cgroup(&self, name: &str) -> Option<PathBuf> {
         let path = self.bundle.config["linux"]["cgroupsPath"].as_str().unwrap();
-        Some(controller(name)?.join(&path[1..]))
+        match path.splitn(3, ':').collect::<Vec<_>>()[..] {
+            [slice, prefix, name_of_unit] => {
+                Some(controller(name)?.join(slice).join(format!("{prefix}-{name_of_unit}.scope")))
+            }
+            _ => Some(controller(name)?.join(&path[1..])),
+        }
     }
 
     /// Freezes or thaws the container by hand, as an administrator would.
@@ -953,6 +976,11 @@ impl Container {
         }
         let mut left: Vec<String> =
             processes.into_iter().map(|pid| format!("process {pid}: {}", command_line(pid))).collect();
+        // A unit goes when systemd has seen its end; one that failed stays. Its file tells without a call of systemctl.
+        while units_of(&self.id).next().is_some() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        left.extend(units_of(&self.id).map(|path| format!("unit {}", path.display())));
         let cgroups = cgroups_of(&self.id);
         if let Some(first) = cgroups.first() {
             left.push(format!("{} cgroups, for example {}", cgroups.len(), first.display()));

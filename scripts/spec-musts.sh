@@ -1,8 +1,8 @@
 #!/bin/bash
 # Holds docs/spec.md and SECURITY.md against the tests. First it proves on made-up files that it can fail.
 # usage: scripts/spec-musts.sh exist        every requirement has a row, and every test named there is in the sources
-#        scripts/spec-musts.sh ran LOGS     each of them passed in LOGS/{unit,integration,guest,guest-selinux}.log and was not skipped in
-#                                           all of these; and what was skipped is what integration/skips.txt lists
+#        scripts/spec-musts.sh ran LOGS     each of them passed in LOGS/{unit,integration,guest,guest-selinux,guest-systemd,guest-rootless}.log
+#                                           and was not skipped in all of these; and what was skipped is what integration/skips.txt lists
 set -euo pipefail
 
 requirements=285
@@ -45,13 +45,13 @@ results() {
 ran() {
     local log kind passed skipped listed name
     local -A shown=()
-    for log in unit integration guest guest-selinux; do
+    for log in unit integration guest guest-selinux guest-systemd guest-rootless; do
         [ -e "$2/$log.log" ] || { complain "$2/$log.log: no such file"; continue; }
         passed=$(results "$2/$log.log" | sed -n 's/^ok //p')
         skipped=$(results "$2/$log.log" | sed -n 's/^SKIPPED //p' | sort)
         [ -n "$passed" ] || complain "$log: no test passed"
         for name in $(comm -23 <(sort <<< "$passed") <(sed 's/: .*//' <<< "$skipped" | sort)); do shown[$name]=1; done
-        case $log in unit) continue ;; integration) kind=$3 ;; guest) kind=guest ;; guest-selinux) kind=selinux ;; esac
+        case $log in unit) continue ;; integration) kind=$3 ;; guest) kind=guest ;; guest-*) kind=${log#guest-} ;; esac
         listed=$(sed -nE "s/^$kind //p" "$1/integration/skips.txt" | sort)
         while read -r name; do [ -z "$name" ] || complain "skipped, but not in skips.txt: $kind $name"; done \
             < <(comm -23 <(printf '%s\n' "$skipped") <(printf '%s\n' "$listed"))
@@ -93,7 +93,7 @@ self_check() {
         printf 'running\ntest a::tests::two ... ok\n' > "$dir/logs/unit.log"
         printf 'SKIPPED area::one: because\ntest area::one ... ok\ntest area::row ... ok\n' > "$dir/logs/integration.log"
         printf 'test area::row ... SKIPPED area::row: because\nok\ntest area::one ... DIFFERS x\nok\n' > "$dir/logs/guest.log"
-        printf 'test area::one ... ok\n' > "$dir/logs/guest-selinux.log"
+        printf 'test area::one ... ok\n' | tee "$dir"/logs/guest-{selinux,systemd,rootless}.log >/dev/null
     }
     good; expect 0 "all is well"
     good; sed -i 's/one`/three`/' "$dir/docs/spec.md"; expect 1 "a test that does not exist"
