@@ -47,6 +47,7 @@ mod lsm;
 mod mounts;
 mod namespaces;
 mod netdevices;
+mod notify;
 mod parallel;
 mod pause;
 mod ps;

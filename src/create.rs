@@ -17,6 +17,7 @@ use crate::host::{self, Host};
 use crate::init::Init;
 use crate::logging::Log;
 use crate::netdev;
+use crate::notify::{self, Notify};
 use crate::plan::{self, Facts, HookFailure, HookOutput, HookPlan, Lsm, Options, Plan};
 use crate::rdt;
 use crate::rollback::Rollback;
@@ -65,6 +66,8 @@ pub(crate) struct Created {
     pub(crate) pidfd: OwnedFd,
     /// The pty's master, where it is not another program's.
     pub(crate) terminal: Option<OwnedFd>,
+    /// In `run`, which has nobody else to wait for it.
+    pub(crate) notify: Option<Notify>,
     pub(crate) sync: ParentEnd,
 }
 
@@ -75,7 +78,7 @@ pub(crate) fn create(root: &Root, request: &Request, log: &Log) -> Result<()> {
 
 /// Makes a container. When it returns, init waits: in `create` at the gate, in `run` for nothing any more.
 pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created> {
-    let (plan, host, config) = decide(request, log)?;
+    let (plan, host, config) = decide(root, request, log)?;
     let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
     child::check_terminal(terminal, request.ends != Ends::Waited, request.console_socket.is_some())?;
     let sockets = Sockets {
@@ -94,7 +97,7 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
 }
 
 /// From the files to the plan. Nothing is made here.
-fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
+fn decide(root: &Root, request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
     let bundle = std::path::absolute(&request.bundle)
         .map_err(|error| Error::at("--bundle", format!("{:?}", request.bundle)).errno(error))?;
     let loaded = spec::load(&bundle)?;
@@ -108,6 +111,7 @@ fn decide(request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
         preserve_fds: request.preserve_fds,
         listen: listen(request.listen_fds),
         systemd: request.cgroup_driver == Driver::Systemd,
+        notify: notify::host_socket().map(|_| notify::directory(&root.path().join(&request.id))),
     };
     let plan = plan::make(&loaded.spec, &options, &facts(&host, lsm))?;
     if request.cgroup_driver == Driver::Disabled {
@@ -183,6 +187,9 @@ fn carry_out(
     // State first: from here on `delete --force` finds everything that is made.
     let container = Rc::new(root.reserve(&request.id)?);
     rollback.container(&container);
+    if notify::host_socket().is_some() {
+        notify::make_directory(&container)?;
+    }
     let path = plan.cgroups_path.as_deref();
     let mut cgroup = match (request.cgroup_driver, &mut opened.manager) {
         (Driver::Disabled, _) => host.cgroups.none(),
@@ -256,11 +263,12 @@ fn carry_out(
         child::write_pid_file(path, pid)?;
         rollback.pid_file(path);
     }
+    let notify = if request.ends == Ends::Created { None } else { Notify::listen(&container)? };
     sync.go_on().map_err(|errno| child::init_died(&plan, &record.cgroup, &pidfd, Some(errno)))?;
     rollback.keep();
     log.debug(format_args!("container {:?} is created", request.id));
     log.succeeds();
-    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, sync })
+    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify, sync })
 }
 
 fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result<Record> {

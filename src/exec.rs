@@ -114,7 +114,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     if request.detach {
         return Ok(0);
     }
-    run::wait(executed.pid, &executed.pidfd, executed.terminal)
+    run::wait(executed.pid, &executed.pidfd, executed.terminal, None)
 }
 
 /// Of this process, and so of the child until it is in the cgroup, whose processors may be others.

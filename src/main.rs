@@ -20,6 +20,7 @@ mod kill;
 mod list;
 mod logging;
 mod netdev;
+mod notify;
 mod open;
 mod pause;
 mod plan;

@@ -14,6 +14,7 @@ use crate::create::{Created, Ends, Request, make, run_hooks};
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::logging::Log;
+use crate::notify::Notify;
 use crate::plan;
 use crate::state::Root;
 use crate::sync::Message;
@@ -27,11 +28,12 @@ pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, l
             .map_err(|errno| Error::new("prctl(PR_SET_CHILD_SUBREAPER)").errno(errno))?;
     }
     let mut created = make(root, request, log)?;
+    let notify = created.notify.take();
     let outcome = start(&created, log).and_then(|()| {
         if request.ends == Ends::Started {
-            Ok(None)
+            notify.map_or(Ok(()), |notify| notify.wait(created.pid, &created.pidfd)).map(|()| None)
         } else {
-            wait(created.pid, &created.pidfd, created.terminal.take()).map(Some)
+            wait(created.pid, &created.pidfd, created.terminal.take(), notify).map(Some)
         }
     });
     match outcome {
@@ -77,7 +79,7 @@ fn start(created: &Created, log: &Log) -> Result<()> {
 }
 
 /// Forwards signals and the terminal until the program has ended.
-pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Result<u8> {
+pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>, mut notify: Option<Notify>) -> Result<u8> {
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::new("signalfd").errno(errno))?;
     let mut proxy = terminal
@@ -85,7 +87,9 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Resu
         .transpose()
         .map_err(|errno| Error::at("process.terminal", "take over the caller's terminal").errno(errno))?;
     loop {
-        let (ended, signalled, console) = poll(pidfd, &signals, proxy.as_ref())?;
+        let ([ended, signalled, notified], console) = poll(pidfd, &signals, notify.as_ref(), proxy.as_ref())?;
+        // The service manager watches us: what happens to the container is our status, and our signals are its.
+        notify = notify.filter(|notify| !(notified && notify.turn(rustix::process::getpid())));
         if let (Some(proxy), Some((master, stdin))) = (&mut proxy, console) {
             proxy.turn(master, stdin);
         }
@@ -103,8 +107,15 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>) -> Resu
 
 type Revents = Option<(PollFlags, PollFlags)>;
 
-fn poll(pidfd: &OwnedFd, signals: &SignalFd, proxy: Option<&Proxy>) -> Result<(bool, bool, Revents)> {
-    let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
+fn poll(
+    pidfd: &OwnedFd,
+    signals: &SignalFd,
+    notify: Option<&Notify>,
+    proxy: Option<&Proxy>,
+) -> Result<([bool; 3], Revents)> {
+    // Nothing to hear of in the third place: nobody asks the pidfd for anything there.
+    let third = notify.map_or(PollFd::new(pidfd, PollFlags::empty()), Notify::poll_fd);
+    let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), third];
     if let Some(proxy) = proxy.filter(|proxy| proxy.is_open()) {
         fds.extend(proxy.poll_fds());
     }
@@ -114,11 +125,11 @@ fn poll(pidfd: &OwnedFd, signals: &SignalFd, proxy: Option<&Proxy>) -> Result<(b
     }
     let revents: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
     let console = match revents.as_slice() {
-        [_, _, master, stdin @ ..] => Some((*master, stdin.first().copied().unwrap_or(PollFlags::empty()))),
+        [_, _, _, master, stdin @ ..] => Some((*master, stdin.first().copied().unwrap_or(PollFlags::empty()))),
         _ => None,
     };
     let set = |index: usize| revents.get(index).is_some_and(|revents| !revents.is_empty());
-    Ok((set(0), set(1), console))
+    Ok(([set(0), set(1), set(2)], console))
 }
 
 fn forward(signals: &SignalFd, pidfd: &OwnedFd, init: Pid, proxy: Option<&Proxy>) {

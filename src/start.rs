@@ -11,6 +11,7 @@ use crate::delete;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host;
+use crate::notify::Notify;
 use crate::plan;
 use crate::spec;
 use crate::state::{Container, InitProcess, Record, Root, Status};
@@ -30,6 +31,7 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
     if !record.has_process {
         return Err(Error::at("process", "is missing: there is nothing to start"));
     }
+    let notify = Notify::listen(&container)?;
     open_gate(&gate, &process)?;
     if let Some(fault) = fault(&container)? {
         let config = spec::parse(&container.config()?)?;
@@ -39,7 +41,9 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
     poststart(&container, &record, &process).map_err(|error| match container.lock() {
         Ok(()) => end(&proc, &container, &process, error),
         Err(failure) => error.undo(&failure),
-    })
+    })?;
+    // Without the lock: others may want to end it.
+    notify.map_or(Ok(()), |notify| notify.wait(process.pid, &process.pidfd))
 }
 
 fn refuse(status: Status) -> Error {

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Process, Spec};
 
 pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
 pub(crate) use describe::describe;
@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) listen: Vec<(&'static str, String)>,
     /// Whether systemd makes the cgroup.
     pub(crate) systemd: bool,
+    /// The directory in which the container will find a socket to say that it is ready.
+    pub(crate) notify: Option<PathBuf>,
 }
 
 /// What will be done, by the parent and by the child.
@@ -150,6 +152,9 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         .transpose()?;
     if let Some(process) = &mut process {
         options.listen.iter().try_for_each(|(name, value)| process.set_env(name, value))?;
+        if options.notify.is_some() {
+            process.set_env("NOTIFY_SOCKET", &format!("{NOTIFY}/notify.sock"))?;
+        }
     }
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
     let annotations = annotations::all(spec)?;
@@ -273,6 +278,20 @@ fn name(name: Option<&str>, field: &str) -> Result<Option<CString>> {
     rootfs_plan::c_string(name.as_bytes(), field).map(Some)
 }
 
+/// Where the container finds the directory of its socket for sd_notify(3): runc's place.
+const NOTIFY: &str = "/run/notify";
+
+fn notify_mount(directory: &Path) -> Mount {
+    let mut mount = Mount::default();
+    let options = ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec();
+    mount
+        .set_destination(NOTIFY.into())
+        .set_typ(Some("bind".to_owned()))
+        .set_source(Some(directory.to_owned()))
+        .set_options(Some(options));
+    mount
+}
+
 fn rootfs(
     spec: &Spec,
     linux: &Linux,
@@ -280,8 +299,8 @@ fn rootfs(
     label: Option<CString>,
     warnings: &mut Vec<String>,
 ) -> Result<RootfsPlan> {
-    let no_mounts = Vec::new();
-    let mounts = spec.mounts().as_ref().unwrap_or(&no_mounts);
+    let mounts: Vec<_> =
+        spec.mounts().iter().flatten().chain(&options.notify.as_deref().map(notify_mount)).cloned().collect();
     let mut plans: Vec<_> = mounts
         .iter()
         .enumerate()
