@@ -1,6 +1,6 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--lsm apparmor|selinux] [--warp] [--systemd [--user]] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user]] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
 # shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
@@ -14,11 +14,12 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 lsm=apparmor files=() clock=() systemd= user=
+limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user=
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
         --memory)  memory=$2; shift 2 ;;
+        --processors) processors=$2; shift 2 ;;
         --lsm)     lsm=$2; shift 2 ;;
         --warp)    clock=(-icount shift=0,sleep=off); shift ;;
         --systemd) systemd=1; shift ;;
@@ -126,7 +127,7 @@ mkfifo "$work/output"
 cat "$work/output" &
 cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" "${clock[@]}" "${disk[@]}" \
+    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" -smp "$processors" "${clock[@]}" "${disk[@]}" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
     -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user" </dev/null >&2 &
 qemu=$!

@@ -1,13 +1,14 @@
 #!/bin/bash
 # Runs runc's own tests (the bats files of Debian's source package of runc) with runc and with this project's binary.
-# usage: scripts/peer-tests.sh [--runtime NAME=PATH]... [--write] [FILE.bats...]
+# usage: scripts/peer-tests.sh [--runtime NAME=PATH]... [--guest] [--write] [FILE.bats...]
 #   default: runc=/usr/sbin/runc, ours=the release binary, and all files
+#   --guest  in the guest with systemd, of which the files about cgroups: v2/FILE by cgroupfs, systemd/FILE by systemd
 #   --write  put the table into docs/conformance.md
 # Fails when a test that runc passes fails with another runtime and is not in integration/peer-tests-known.txt, or is
 # there and passes. What each test printed stays in .cache/peer-tests/results/NAME/FILE.tap.
 #
-# Each file runs in namespaces and a cgroup of its own (scripts/peer-tests/file.sh). Needs root and a cgroup v1 or hybrid
-# host, and the packages of `scripts/setup.sh peer`. The tests, and the Go compiler and libraries for their helper
+# Each file runs in namespaces and a cgroup of its own (scripts/peer-tests/file.sh). Needs root and, but for the guest, a
+# cgroup v1 or hybrid host, and the packages of `scripts/setup.sh peer`. The tests, and the Go compiler and libraries for their helper
 # programs, are downloaded by apt and only unpacked under .cache/peer-tests. The images that the tests want are made here.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,13 +17,14 @@ cache=$top/.cache/peer-tests
 known=$top/integration/peer-tests-known.txt
 page=$top/docs/conformance.md
 
-runtimes=() files=() write=
+runtimes=() files=() write= guest= table=peer-tests
 while [ $# -gt 0 ]; do
     case $1 in
         --runtime) runtimes+=("$2"); shift 2 ;;
         --write)   write=1; shift ;;
+        --guest)   guest=1 table=peer-tests-guest; shift ;;
         *.bats)    files+=("$(basename "$1")"); shift ;;
-        *)         sed -n '3,5s/^# //p' "$0" >&2; exit 2 ;;
+        *)         sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
     esac
 done
 [ -z "$write" ] || [ ${#files[@]} = 0 ] || { echo "peer-tests: --write is for all files" >&2; exit 2; }
@@ -95,14 +97,30 @@ make_images() {
 }
 
 [ "$(id -u)" = 0 ] || { echo "peer-tests: needs root" >&2; exit 2; }
-[ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || { echo "peer-tests: needs a cgroup v1 or hybrid host" >&2; exit 2; }
+[ -n "$guest" ] || [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || { echo "peer-tests: needs a cgroup v1 or hybrid host" >&2; exit 2; }
 mkdir -p "$cache"
 # Not `||`, behind which a failing step would not end the script.
 if [ ! -e "$cache/src" ]; then fetch_tests; fi
 if [ ! -e "$cache/src/tests/integration/testdata/debian-amd64.tar.xz" ]; then make_images; fi
-if [ ${#files[@]} = 0 ]; then
+if [ -n "$guest" ]; then
+    [ ${#files[@]} != 0 ] || files=(cgroup_delegation.bats cgroups.bats events.bats pause.bats update.bats)
+elif [ ${#files[@]} = 0 ]; then
     for file in "$cache"/src/tests/integration/*.bats; do files+=("$(basename "$file")"); done
 fi
+
+# In the guest, all of it in one go. Files are v2/FILE and systemd/FILE from then on.
+run_guest() {
+    local name file
+    for name in "${names[@]}"; do mkdir -p "$cache/results/$name"/{v2,systemd}; done
+    tar -C "$cache" -cf "$cache/guest.tar" src/contrib/cmd src/tests "${names[@]/#/bin/}"
+    for file in "${files[@]}"; do rm -f "$cache"/results/*/{v2,systemd}/"$file.tap"; done
+    "$here/guest.sh" --systemd --processors 2 --memory 2048 --timeout "${GUEST_TIMEOUT:-3600}" --file "$cache/guest.tar":/peer.tar \
+        --file "$here/peer-tests/guest.sh":/guest.sh -- bash /guest.sh "${files[@]}" \
+        | awk -v results="$cache/results" '
+            /^>>> / { close(tap); tap = results "/" $3 "/" $2 "/" $4 ".tap"; print $3, $2 "/" $4 > "/dev/stderr"; next }
+            { print > tap }'
+    files=("${files[@]/#/v2/}" "${files[@]/#/systemd/}")
+}
 
 names=()
 trap 'kill $!; wait; exit 130' INT TERM HUP
@@ -111,6 +129,7 @@ for runtime in "${runtimes[@]}"; do
     names+=("$name")
     # The tests look at the base name of the binary.
     install -D -m 755 "${runtime#*=}" "$cache/bin/$name/runc"
+    [ -z "$guest" ] || continue
     mkdir -p "$cache/results/$name"
     for file in "${files[@]}"; do
         printf '%-8s %-32s' "$name" "$file" >&2
@@ -121,15 +140,17 @@ for runtime in "${runtimes[@]}"; do
     done
 done
 
+[ -z "$guest" ] || run_guest
+
 report=$cache/report.md code=0
 for name in "${names[@]}"; do
     for file in "${files[@]}"; do printf '%s\t%s\t%s\n' "$name" "$file" "$cache/results/$name/$file.tap"; done
 done | awk -v known="$known" -f "$here/peer-tests/report.awk" > "$report" || code=$?
 cat "$report"
 if [ -n "$write" ]; then
-    awk -v report="$report" '
-        /<!-- peer-tests:begin -->/ { print; while ((getline line < report) > 0) print line; skip = 1 }
-        /<!-- peer-tests:end -->/ { skip = 0 }
+    awk -v report="$report" -v table="$table" '
+        $0 == "<!-- " table ":begin -->" { print; while ((getline line < report) > 0) print line; skip = 1 }
+        $0 == "<!-- " table ":end -->" { skip = 0 }
         !skip' "$page" > "$cache/page.new"
     mv "$cache/page.new" "$page"
 fi
