@@ -49,6 +49,7 @@ mod parallel;
 mod pause;
 mod ps;
 mod required;
+mod rootless;
 mod run;
 mod scheduling;
 mod spec;

@@ -42,7 +42,7 @@ pub(crate) struct Global {
     /// Have systemd make the cgroup (not supported by this version)
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Ignore what an ordinary user may not do with cgroups: true, false or auto (accepted for runc's callers)
+    /// Do without what is not permitted of cgroups: true, false, or auto, for all but real root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: Rootless,
 }

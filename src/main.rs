@@ -43,7 +43,7 @@ use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
-use cli::{Command, Global, LogFormat, NewContainer};
+use cli::{Command, Global, LogFormat, NewContainer, Rootless};
 use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
@@ -135,13 +135,13 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     if let Command::Features = &command {
         return features::features().map(|()| 0);
     }
-    let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
+    let root = Root::new(&global.root.clone().map_or_else(|| default_root(name), Ok)?)?;
     if global.systemd_cgroup && matches!(command, Command::Create(_) | Command::Run(_)) {
         return Err(Error::at("--systemd-cgroup", "the systemd cgroup driver is not supported by this version"));
     }
     match command {
         Command::Create(create) => {
-            let request = request(create.container, create.id, Ends::Created)?;
+            let request = request(create.container, create.id, Ends::Created, global.rootless)?;
             create::create(&root, &request, log).map(|()| 0)
         }
         Command::Run(run) => {
@@ -155,7 +155,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
                 options.bundle = Some(PathBuf::from(id));
                 id = generated_id();
             }
-            let request = request(options, id, ends)?;
+            let request = request(options, id, ends, global.rootless)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
         Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
@@ -242,7 +242,7 @@ fn absolute(option: &str, path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|error| Error::at(option.to_owned(), format!("{path:?}")).errno(error))
 }
 
-fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
+fn request(options: NewContainer, id: String, ends: Ends, rootless: Rootless) -> Result<Request> {
     Ok(Request {
         id,
         bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
@@ -254,6 +254,11 @@ fn request(options: NewContainer, id: String, ends: Ends) -> Result<Request> {
         preserve_fds: listen_fds().saturating_add(options.preserve_fds),
         listen_fds: listen_fds(),
         ends,
+        rootless: match rootless {
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+            Rootless::Auto => None,
+        },
     })
 }
 
@@ -269,12 +274,19 @@ fn program_name(word: Option<&OsString>) -> String {
     if name == Some("runc") { "runc" } else { "runtime" }.to_owned()
 }
 
-fn default_root(name: &str) -> PathBuf {
+/// As runc: ordinary users have a directory of their own, and who became root in a user namespace is one of them.
+fn default_root(name: &str) -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    match runtime_dir {
-        Some(dir) if !rustix::process::geteuid().is_root() => Path::new(&dir).join(name),
+    Ok(match runtime_dir {
+        Some(dir) if is_users()? => Path::new(&dir).join(name),
         _ => Path::new("/run").join(name),
-    }
+    })
+}
+
+fn is_users() -> Result<bool> {
+    let named_root = std::env::var_os("USER").is_some_and(|user| user == "root");
+    let real_root = || Ok::<_, Error>(!host::in_user_namespace(host::open_proc()?)?);
+    Ok(!rustix::process::geteuid().is_root() || !(named_root || real_root()?))
 }
 
 /// Unique by pid and time, and mkdir makes sure.

@@ -38,7 +38,10 @@ impl Cgroup {
     }
 
     fn freezer(&self) -> Result<&Path> {
-        self.dir("freezer").ok_or_else(|| Error::new("cgroup controller \"freezer\" is not mounted on this host"))
+        self.dir("freezer").ok_or_else(|| match self.is_denied("freezer") {
+            true => Error::new("the container has no cgroup: no permission was granted for one at create"),
+            false => Error::new("cgroup controller \"freezer\" is not mounted on this host"),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which hierarchies this host has, and where the container's directories are in them. Runs in: parent.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Cgroup, MOUNT_POINT, Version};
@@ -60,7 +61,13 @@ impl Layout {
             dir.push(&inner);
             (hierarchy.controllers.clone(), dir)
         });
-        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new() })
+        Ok(Cgroup { version: self.version, dirs: dirs.collect(), existing: Vec::new(), denied: BTreeMap::new() })
+    }
+
+    /// The cgroup of this process in the hierarchy of these controllers.
+    pub(super) fn own(&self, controllers: &str) -> PathBuf {
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.controllers == controllers);
+        hierarchy.map_or(PathBuf::new(), |hierarchy| hierarchy.root.join(hierarchy.own.trim_start_matches('/')))
     }
 }
 

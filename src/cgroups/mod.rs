@@ -8,6 +8,7 @@ mod files;
 mod freezer;
 mod layout;
 mod oom;
+mod rootless;
 pub(crate) mod settings;
 mod stats;
 mod update;
@@ -52,6 +53,9 @@ pub(crate) struct Cgroup {
     /// Those of them that were there before the container.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     existing: Vec<PathBuf>,
+    /// Hierarchies in which it has none, for want of permission: by controllers, the cgroup of who called `create`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    denied: BTreeMap<String, PathBuf>,
 }
 
 /// The ways into a cgroup, opened.
@@ -166,6 +170,9 @@ impl Cgroup {
             if setting.optional {
                 return Ok(());
             }
+            if self.is_denied(&setting.controller) {
+                return Err(rootless::refusal(&setting.field, Path::new(&*setting.controller)));
+            }
             let text = format!(
                 "write {}: cgroup controller {:?} is not mounted on this host",
                 setting.file, setting.controller
@@ -212,7 +219,7 @@ impl Cgroup {
     pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
         let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
         let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);
-        Self { version: self.version, dirs, existing: Vec::new() }
+        Self { version: self.version, dirs, existing: Vec::new(), denied: BTreeMap::new() }
     }
 
     /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
