@@ -79,12 +79,12 @@ SYSTEMD_ENV = TMPDIR=/var/tmp RUNTIME_TEST_SYSTEMD=1 RUNTIME_TEST_DEADLINE=60 $(
 guest-systemd: ## the integration tests with --systemd-cgroup, in a guest where systemd is process 1 (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS=--systemd GUEST_LOG=guest-systemd GUEST_ENV="$(SYSTEMD_ENV)" \
-	  TEST_ARGS="--include-ignored --skip rootless:: $(TEST_ARGS)"
+	  TEST_ARGS="--include-ignored --skip user_session:: $(TEST_ARGS)"
 
-guest-rootless: ## the tests rootless:: in such a guest, by an unprivileged user with a systemd of its own
+guest-rootless: ## the tests user_session:: in such a guest, by an unprivileged user with a systemd of its own
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp $(GUEST_ENV)" \
-	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),rootless::)"
+	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session::)"
 
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance

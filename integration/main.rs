@@ -60,3 +60,4 @@ mod support;
 mod systemd;
 mod tty;
 mod update;
+mod user_session;

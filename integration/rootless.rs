@@ -1,36 +1,736 @@
-//! As a user without privileges who has a systemd of its own, to which all controllers are delegated.
-//!
-//! Elsewhere these tests are ignored; `make guest-rootless` runs them.
+//! An ordinary user runs the runtime: what they may do, and what they are told where the kernel says no.
 
 use std::fs;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::{Call, case, text};
+use serde_json::{Value, json};
 
-/// What the guest promises, and the other tests stand on.
+use crate::support::{
+    Bundle, Call, Container, WAITING, busybox, case, cgroup_parent, cgroup_v2, controller, hierarchies, ours, peer,
+    runtime, skip, text, with_io,
+};
+
+/// The user of these tests, who is in no file of the host.
+const USER: u32 = 64_321;
+/// A group besides their own.
+const GROUP: u32 = 64_400;
+/// Their ids of /etc/subuid and /etc/subgid, in the namespaces where they have some.
+const FIRST: u32 = 700_000;
+
+/// What `spec --rootless` writes, of a shell script.
+fn rootless(script: &str) -> Bundle {
+    let mut bundle = Bundle::sh(script);
+    bundle.user = Some(USER);
+    bundle.remove("/linux/resources").no_namespace("network").namespace("user", None);
+    for kind in ["uid", "gid"] {
+        bundle.set(&format!("/linux/{kind}Mappings"), json!([{"containerID": 0, "hostID": USER, "size": 1}]));
+    }
+    bundle.unmount("/sys").unmount("/sys/fs/cgroup").unmount("/dev/pts");
+    bundle.mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
+    bundle.mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]);
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
+    give(&bundle.directory);
+    bundle
+}
+
+/// Makes the directories of a tree the user's: mount points are made in them.
+fn give(directory: &Path) {
+    chown(directory, Some(USER), Some(USER)).unwrap();
+    for entry in fs::read_dir(directory).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            give(&entry.path());
+        }
+    }
+}
+
+/// A call of the user after what root has prepared in a mount namespace of its own, where the user has a name, a group
+/// and sub-ids. In `prepare`, `$1` is an empty directory for its use.
+fn prepared(container: &Container, call: Call, prepare: &str) -> Call {
+    let directory = container.bundle.directory.join("prepared");
+    for place in ["etc", "free"] {
+        fs::create_dir_all(directory.join(place)).unwrap();
+    }
+    let ranges = format!("user:{FIRST}:1000\n");
+    let passwd = format!("root:x:0:0::/:/bin/sh\nuser:x:{USER}:{USER}::/:/bin/sh\n");
+    let group = format!("root:x:0:\nuser:x:{USER}:\nextra:x:{GROUP}:user\n");
+    for (name, text) in [("passwd", &passwd), ("group", &group), ("subuid", &ranges), ("subgid", &ranges)] {
+        fs::write(directory.join("etc").join(name), text).unwrap();
+    }
+    let script = format!(
+        "mount --make-rprivate / && for f in passwd group subuid subgid; do \
+         if [ -e /etc/$f ]; then mount --bind $0/etc/$f /etc/$f || exit 9; fi; done; \
+         set -e; shell=$1; shift; p() {{ {prepare}\n}}; p \"$0/free\"; exec {su} \"$shell\" -- user -c 'exec \"$0\" \"$@\"' \"$@\"",
+        su = format_args!("{} su -p -s", busybox().display()),
+    );
+    let shell = container.bundle.rootfs().join("bin/sh");
+    call.root().below([
+        "unshare".as_ref(),
+        "-m".as_ref(),
+        busybox().as_os_str(),
+        "sh".as_ref(),
+        "-c".as_ref(),
+        script.as_ref(),
+        directory.as_os_str(),
+        shell.as_os_str(),
+    ])
+}
+
+fn run_prepared(container: &Container, prepare: &str) -> crate::support::Output {
+    prepared(container, container.call_bundle("run", &[]), prepare).run()
+}
+
+/// Whether users may map the ids that root has granted to them.
+fn has_tools() -> bool {
+    Path::new("/usr/bin/newuidmap").exists()
+}
+
+/// Maps root to the user, and 1 to 999 to what /etc/subuid grants.
+fn map_ranges(bundle: &mut Bundle) {
+    for kind in ["uid", "gid"] {
+        let own = json!({"containerID": 0, "hostID": USER, "size": 1});
+        let range = json!({"containerID": 1, "hostID": FIRST, "size": 999});
+        bundle.set(&format!("/linux/{kind}Mappings"), json!([own, range]));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- as it comes
+
 #[test]
-#[ignore = "wants an unprivileged user with systemd"]
-fn the_user_has_a_systemd_and_a_delegated_cgroup() {
+fn a_user_runs_what_spec_writes() {
     case(|| {
-        assert_ne!(rustix::process::getuid().as_raw(), 0);
-        assert_eq!(
-            Call::new("/usr/bin/systemctl").args(["--user", "is-system-running"]).run().ok().stdout,
-            "running\n"
+        let mut container = rootless("").container();
+        container.call(["spec", "--rootless"]).run().ok();
+        let config = text(container.bundle.directory.join("config.json"));
+        container.bundle.config = serde_json::from_str(&config).unwrap();
+        container.bundle.set("/process/terminal", json!(false));
+        container
+            .bundle
+            .script("id -u; cat /proc/self/uid_map /proc/self/setgroups; echo x > /dev/null; touch /dev/shm/x");
+        let output = container.run().ok().stdout;
+        let words: Vec<_> = output.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", &USER.to_string(), "1", "deny"]);
+    });
+}
+
+#[test]
+fn state_is_in_the_users_directory() {
+    case(|| {
+        for name in if ours() { vec!["runtime", "runc"] } else { vec![peer()] } {
+            let container = rootless("true").container();
+            container.bundle.write();
+            let (programs, directory) = (container.root().join("bin"), container.root().join("xdg"));
+            fs::create_dir_all(&programs).unwrap();
+            fs::create_dir(&directory).unwrap();
+            give(&container.root());
+            symlink(runtime(), programs.join(name)).unwrap();
+            let call = |args: &[&str]| {
+                let call = Call::new(programs.join(name)).args(args).cwd(&container.bundle.directory).user(USER);
+                call.env("XDG_RUNTIME_DIR", &directory)
+            };
+            call(&["create", &container.id]).run().ok();
+            let root = directory.join(name);
+            assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o7777, 0o1700);
+            assert!(root.join(&container.id).is_dir());
+            // Who has become root in a user namespace is still the user, unless their name is root's.
+            for (name, listed) in [("alice", true), ("root", false)] {
+                let inside = call(&["list", "-q"]).env("USER", name).below(["unshare", "-Ur"]).run().ok().stdout;
+                assert_eq!(inside.contains(&container.id), listed, "{name}: {inside}");
+            }
+            call(&["delete", "--force", &container.id]).run().ok();
+            assert!(!root.join(&container.id).exists());
+        }
+    });
+}
+
+#[test]
+fn without_a_directory_the_cure_is_named() {
+    case(|| {
+        let container = rootless("true").container();
+        container.bundle.write();
+        let call = Call::new(runtime()).args(["run", &container.id]).cwd(&container.bundle.directory).user(USER);
+        let output = call.env("XDG_RUNTIME_DIR", "").run().fails();
+        assert!(output.stderr.contains("Permission denied (EACCES)\nhint: XDG_RUNTIME_DIR"), "{}", output.stderr);
+    });
+}
+
+#[test]
+fn the_life_of_a_container() {
+    case(|| {
+        let container = rootless(WAITING).container();
+        let (call, mut io) = with_io(container.call_bundle("create", &[]));
+        call.run().ok();
+        assert_eq!(container.status(), "created");
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        assert_eq!(container.status(), "running");
+        assert_eq!(fs::metadata(format!("/proc/{}", container.pid())).unwrap().uid(), USER);
+        assert_eq!(container.command(&["exec"], &["sh", "-c", "id -u; echo x > /dev/null"]).ok().stdout, "0\n");
+        let listed = container.call(["list", "--format", "json"]).run().ok().stdout;
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        assert_eq!(listed[0]["owner"], format!("#{USER}"));
+        let pids = container.command(&["ps", "--format", "json"], &[]).ok().stdout;
+        assert_eq!(pids.trim(), format!("[{}]", container.pid()));
+        assert!(container.command(&["pause"], &[]).fails().stderr.contains("no permission was granted"));
+        let update = container.command(&["update", "--pids-limit", "20"], &[]).fails().stderr;
+        assert!(update.starts_with("linux.resources.pids.limit: rootless needs no limits"), "{update}");
+        container.stop();
+        assert_eq!(container.status(), "stopped");
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn all_processes_are_killed_without_a_cgroup() {
+    case(|| {
+        let container = rootless("sleep 1000 & trap 'echo got; exit 0' TERM; echo ready; wait").container();
+        let (call, mut io) = with_io(container.call_bundle("run", &["--detach"]));
+        call.run().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let pid = container.pid();
+        container.command(&["kill", "--all"], &["TERM"]).ok();
+        assert_eq!(io.stdout.next(), "got");
+        crate::support::wait_for_end(pid);
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- what is refused
+
+#[test]
+fn a_configuration_for_root_is_refused_by_field() {
+    let refused = |edit: &dyn Fn(&mut Bundle), error: &str| {
+        let mut bundle = rootless("true");
+        edit(&mut bundle);
+        let container = bundle.container();
+        let stderr = container.run().fails().stderr;
+        assert!(stderr.contains(error), "{error}: {stderr}");
+        container.nothing_left();
+    };
+    case(|| {
+        refused(
+            &|bundle| {
+                bundle.no_namespace("user").remove("/linux/uidMappings").remove("/linux/gidMappings");
+            },
+            "rootless container requires user namespaces",
         );
-        let owner = Call::new("/usr/bin/busctl").args(["--user", "get-property", "org.freedesktop.systemd1"]);
-        let group =
-            owner.args(["/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager", "ControlGroup"]).run().ok();
-        assert_eq!(group.stdout, "s \"/user.slice/user-1000.slice/user@1000.service\"\n");
-        // The processes are in `main`, so that the unit's cgroup may have other children.
-        let place = text("/proc/self/cgroup");
-        let delegated = Path::new("/sys/fs/cgroup").join(place.trim().strip_prefix("0::/").unwrap()).join("..");
-        assert_eq!(text(delegated.join("cgroup.controllers")).trim(), "cpuset cpu io memory pids");
-        fs::write(delegated.join("cgroup.subtree_control"), "+cpuset +cpu +io +memory +pids").unwrap();
-        let child = delegated.join("child");
-        fs::create_dir(&child).unwrap();
-        fs::write(child.join("pids.max"), "7").unwrap();
-        fs::remove_dir(child).unwrap();
-        let ids = text("/etc/subuid");
-        assert!(ids.lines().any(|line| line == "user:100000:65536"), "{ids}");
+        refused(
+            &|bundle| {
+                bundle.remove("/linux/uidMappings");
+            },
+            "requires at least one UID mapping",
+        );
+        refused(
+            &|bundle| {
+                bundle.remove("/linux/gidMappings");
+            },
+            "requires at least one GID mapping",
+        );
+        refused(
+            &|bundle| {
+                bundle.mount("/mnt", "tmpfs", "tmpfs", &["nosuid", "gid=5"]);
+            },
+            "cannot specify gid=5 mount option for rootless container",
+        );
+        refused(
+            &|bundle| {
+                bundle.mount("/mnt", "tmpfs", "tmpfs", &["uid=5"]);
+            },
+            "cannot specify uid=5 mount option for rootless container",
+        );
+    });
+    if ours() {
+        refused(
+            &|bundle| {
+                bundle.mount("/mnt", "bind", "/", &["rbind", "idmap"]);
+            },
+            "mounts[7].options[1]: id-mapped mounts are not supported for rootless containers",
+        );
+        let device = |bundle: &mut Bundle| {
+            bundle.namespace("network", None).set("/linux/netDevices", json!({"lo": {}}));
+        };
+        refused(&device, "linux.netDevices: network devices are not supported for rootless containers");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- ids
+
+#[test]
+fn own_id_is_mapped_without_tools() {
+    case(|| {
+        let container = rootless("cat /proc/self/uid_map /proc/self/gid_map").container();
+        let output = container.call_bundle("run", &[]).env("PATH", "/nonexistent").run().ok().stdout;
+        let words: Vec<_> = output.split_whitespace().collect();
+        let id = USER.to_string();
+        assert_eq!(words, ["0", &id, "1", "0", &id, "1"]);
+    });
+}
+
+#[test]
+fn more_ids_by_newuidmap() {
+    if !has_tools() {
+        skip!("no newuidmap");
+    }
+    case(|| {
+        let mut bundle = rootless("id; grep Groups /proc/self/status; cat /proc/self/setgroups; echo > /mnt/file");
+        map_ranges(&mut bundle);
+        bundle.set("/process/user", json!({"uid": 5, "gid": 6, "additionalGids": [7, 8]}));
+        fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o777)).unwrap();
+        let container = bundle.container();
+        let output = run_prepared(&container, ":").ok().stdout;
+        assert_eq!(output, "uid=5 gid=6 groups=7,8\nGroups:\t7 8 \nallow\n");
+        let file = fs::metadata(container.bundle.rootfs().join("mnt/file")).unwrap();
+        assert_eq!((file.uid(), file.gid()), (FIRST + 4, FIRST + 5));
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn exec_and_kill_of_a_process_with_other_ids() {
+    if !has_tools() {
+        skip!("no newuidmap");
+    }
+    case(|| {
+        let mut bundle = rootless(WAITING);
+        map_ranges(&mut bundle);
+        bundle.set("/process/user", json!({"uid": 5, "gid": 6}));
+        let container = bundle.container();
+        let (call, mut io) = with_io(prepared(&container, container.call_bundle("run", &["--detach"]), ":"));
+        call.run().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let words = container.command(&["exec", "--user", "9:9"], &["id"]).ok().stdout;
+        assert!(words.starts_with("uid=9 gid=9"), "{words}");
+        container.stop();
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn ids_that_nobody_has_granted() {
+    if !has_tools() {
+        skip!("no newuidmap");
+    }
+    case(|| {
+        let mut bundle = rootless("true");
+        map_ranges(&mut bundle);
+        let container = bundle.container();
+        let stderr = run_prepared(&container, "echo other:1:1 > /etc/subuid").fails().stderr;
+        assert!(stderr.contains("newuidmap: uid range [1-1000) -> [700000-700999) not allowed"), "{stderr}");
+        assert!(
+            !ours() || stderr.starts_with("linux.uidMappings: /usr/bin/newuidmap 0 64321 1, 1 700000 999:"),
+            "{stderr}"
+        );
+        assert!(!ours() || stderr.contains("\nhint: /etc/subuid must grant these ids"), "{stderr}");
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn tools_that_are_not_there() {
+    case(|| {
+        let mut bundle = rootless("true");
+        map_ranges(&mut bundle);
+        let container = bundle.container();
+        let stderr = container.call_bundle("run", &[]).env("PATH", "/nonexistent").run().fails().stderr;
+        let words = "linux.uidMappings: other ids than the user's own need newuidmap, which is not in $PATH\n\
+                     hint: apt install uidmap\n";
+        assert!(!ours() || stderr == words, "{stderr}");
+        container.nothing_left();
+    });
+}
+
+/// setgroups(2) is denied with the user's own group alone.
+#[test]
+fn additional_groups_are_refused() {
+    case(|| {
+        let mut bundle = rootless("true");
+        bundle.set("/process/user/additionalGids", json!([0]));
+        let container = bundle.container();
+        let stderr = container.run().fails().stderr;
+        let words = "process.user.additionalGids: cannot set any additional groups in a rootless container";
+        assert!(
+            stderr.contains(words.split_once(": ").unwrap().1) && (!ours() || stderr.starts_with(words)),
+            "{stderr}"
+        );
+    });
+}
+
+#[test]
+fn groups_of_the_caller_may_stay() {
+    case(|| {
+        let read = format!("cat /mnt/file; grep Groups /proc/self/status; echo $({})", "id -G");
+        let mut bundle = rootless(&read);
+        map_ranges(&mut bundle);
+        if !has_tools() {
+            bundle = rootless(&read);
+        }
+        bundle.set("/annotations", json!({"run.oci.keep_original_groups": "1"}));
+        let container = bundle.container();
+        let file = container.bundle.rootfs().join("mnt/file");
+        fs::write(&file, "for the group\n").unwrap();
+        chown(&file, Some(0), Some(GROUP)).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+        let output = run_prepared(&container, ":").ok().stdout;
+        assert!(output.starts_with("for the group\n"), "{output}");
+    });
+}
+
+#[test]
+fn a_user_namespace_can_be_joined() {
+    case(|| {
+        let first = rootless(WAITING).container();
+        let (call, mut io) = with_io(first.call_bundle("run", &["--detach"]));
+        call.run().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        for kinds in [&["user"][..], &["user", "ipc", "uts"], &["user", "pid"]] {
+            let mut bundle = rootless("id -u; readlink /proc/self/ns/user; readlink /proc/self/ns/ipc");
+            for kind in kinds {
+                bundle.namespace(kind, Some(&format!("/proc/{}/ns/{kind}", first.pid())));
+            }
+            bundle.remove("/linux/uidMappings").remove("/linux/gidMappings");
+            let container = bundle.container();
+            let output = container.run().ok().stdout;
+            let lines: Vec<_> = output.lines().collect();
+            let of = |name: &str| crate::support::link(format!("/proc/{}/ns/{name}", first.pid()));
+            assert_eq!(lines[..2], ["0", &of("user")], "{kinds:?}");
+            assert_eq!(lines[2] == of("ipc"), kinds.contains(&"ipc"), "{kinds:?}");
+        }
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- mounts
+
+/// The options of what is mounted at a place, by mountinfo.
+fn options(mountinfo: &str, place: &str) -> Vec<String> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some(place));
+    let options = line.and_then(|line| line.split(' ').nth(5)).unwrap_or_else(|| panic!("{place}: {mountinfo}"));
+    options.split(',').map(str::to_owned).collect()
+}
+
+/// A sysfs belongs to the owner of a network namespace, which the host's is not.
+#[test]
+fn sysfs_of_the_host_takes_the_place_of_a_new_one() {
+    case(|| {
+        let mut bundle = rootless("cat /proc/self/mountinfo; ls /sys/class > /dev/null");
+        bundle.unmount("/sys").unmount("/sys/fs/cgroup");
+        bundle.mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
+        let mounts = bundle.container().run().ok().stdout;
+        let below = hierarchies().first().unwrap().mount.display().to_string();
+        for place in ["/sys", &below] {
+            for option in ["ro", "nosuid", "noexec", "nodev"] {
+                assert!(options(&mounts, place).contains(&option.to_owned()), "{place} {option}: {mounts}");
+            }
+        }
+    });
+}
+
+#[test]
+fn sysfs_is_new_with_a_network_namespace() {
+    case(|| {
+        let mut bundle = rootless("ls /sys/class/net");
+        bundle.namespace("network", None).unmount("/sys").unmount("/sys/fs/cgroup");
+        bundle.mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]);
+        let output = bundle.container().run().ok().stdout;
+        assert!(output.contains("lo") && !output.contains("eth0"), "{output}");
+    });
+}
+
+#[test]
+fn proc_of_the_host_with_its_pid_namespace() {
+    case(|| {
+        let mut bundle = rootless(&format!("cat /proc/{}/comm", std::process::id()));
+        bundle.no_namespace("pid");
+        let output = bundle.container().run().ok().stdout;
+        assert_eq!(output, text("/proc/self/comm"));
+    });
+}
+
+/// As in a container of an engine, which covers parts of /proc.
+#[test]
+fn proc_where_parts_are_covered() {
+    case(|| {
+        let container = rootless("true").container();
+        let stderr = run_prepared(&container, "mount -t tmpfs none /proc/tty").fails().stderr;
+        // Newer kernels have words for it: Mount too revealing.
+        let (words, hint) = ("mounts[0]: mount proc on \"/proc\": ", " (EPERM)\nhint: parts of the /proc");
+        assert!(!ours() || (stderr.starts_with(words) && stderr.contains(hint)), "{stderr}");
+        container.nothing_left();
+    });
+}
+
+/// What a mount of the host forbids, a copy of it in a user namespace forbids too.
+#[test]
+fn flags_of_the_hosts_mount_are_locked() {
+    let bound = |options: &[&str]| {
+        let mut bundle = rootless("cat /proc/self/mountinfo");
+        let source = bundle.directory.join("prepared/free").display().to_string();
+        bundle.mount("/mnt", "bind", &source, options);
+        let container = bundle.container();
+        run_prepared(&container, "mount -t tmpfs -o ro,nosuid,nodev,noexec,relatime tmpfs \"$1\"")
+    };
+    case(|| {
+        for given in [&["bind"][..], &["rbind", "nosuid", "nodev"], &["bind", "ro"], &["bind", "relatime"]] {
+            let mounts = bound(given).ok().stdout;
+            for option in ["ro", "nosuid", "nodev", "noexec"] {
+                assert!(options(&mounts, "/mnt").contains(&option.to_owned()), "{given:?} {option}: {mounts}");
+            }
+        }
+        for option in ["rw", "exec", "dev", "suid", "noatime"] {
+            let stderr = bound(&["bind", option]).fails().stderr;
+            let words = "mounts[7].options: set the flags of bind of ";
+            let hint = "\nhint: in a user namespace a flag of the host's mount cannot be taken away";
+            assert!(!ours() || (stderr.starts_with(words) && stderr.contains(hint)), "{option}: {stderr}");
+        }
+    });
+}
+
+#[test]
+fn mounts_below_a_source_go_with_it() {
+    let bound = |option: &str| {
+        let mut bundle = rootless("cat /mnt/below/file");
+        let source = bundle.directory.join("prepared/free").display().to_string();
+        bundle.mount("/mnt", "bind", &source, &[option]);
+        let container = bundle.container();
+        run_prepared(&container, "mkdir -p \"$1/below\"; mount -t tmpfs tmpfs \"$1/below\"; echo x > \"$1/below/file\"")
+    };
+    case(|| {
+        assert_eq!(bound("rbind").ok().stdout, "x\n");
+        let stderr = bound("bind").fails().stderr;
+        let words = "Invalid argument (EINVAL)\nhint: other mounts are below it";
+        assert!(!ours() || (stderr.starts_with("mounts[7].source: ") && stderr.contains(words)), "{stderr}");
+    });
+}
+
+#[test]
+fn devices_are_the_hosts() {
+    case(|| {
+        let script = "for d in null zero full random urandom tty; do test -c /dev/$d && echo $d; done; \
+                      head -c 2 /dev/zero | wc -c; echo x > /dev/null && mknod /dev/x c 1 3; echo $?";
+        let output = rootless(script).container().run().ok().stdout;
+        assert_eq!(output, "null\nzero\nfull\nrandom\nurandom\ntty\n2\n1\n");
+        let mut bundle = rootless("cat /dev/other");
+        bundle.set("/linux/devices", json!([{"path": "/dev/other", "type": "c", "major": 1, "minor": 3}]));
+        bundle.container().run().fails();
+    });
+}
+
+#[test]
+fn masks_and_read_only_paths_hold() {
+    case(|| {
+        let mut bundle = rootless("cat /proc/keys; ls -A /proc/fs /mnt; echo x > /proc/sys/kernel/domainname; echo $?");
+        bundle.set("/linux/maskedPaths", json!(["/proc/keys", "/proc/fs", "/mnt"]));
+        fs::write(bundle.rootfs().join("mnt/file"), "").unwrap();
+        assert_eq!(bundle.container().run().ok().stdout, "/mnt:\n\n/proc/fs:\n1\n");
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- what only root may raise
+
+#[test]
+fn oom_score_is_raised_and_not_lowered() {
+    case(|| {
+        let own: i32 = text("/proc/self/oom_score_adj").trim().parse().unwrap();
+        let with = |value: i32| {
+            let mut bundle = rootless("cat /proc/self/oom_score_adj");
+            bundle.set("/process/oomScoreAdj", json!(value));
+            bundle.container().run()
+        };
+        assert_eq!(with(own + 100).ok().stdout, format!("{}\n", own + 100));
+        let stderr = with(own - 1).fails().stderr;
+        let words = format!("process.oomScoreAdj: set to {}: Permission denied (EACCES)\nhint: ", own - 1);
+        assert!(!ours() || stderr.starts_with(&words), "{stderr}");
+    });
+}
+
+#[test]
+fn hard_limits_are_not_raised() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let Some(hard) = limit.maximum else { skip!("no limit of open files") };
+    case(|| {
+        let mut bundle = rootless("ulimit -Hn");
+        bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": hard + 1}]));
+        let stderr = bundle.container().run().fails().stderr;
+        assert!(!ours() || stderr.starts_with("process.rlimits[0]: raise the hard limit from "), "{stderr}");
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- cgroups
+
+#[test]
+fn no_cgroup_without_permission() {
+    case(|| {
+        let container = rootless("cat /proc/self/cgroup").container();
+        assert_eq!(container.run().ok().stdout, text("/proc/self/cgroup"));
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn limits_and_paths_need_permission() {
+    case(|| {
+        let words = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
+        let refused = |pointer: &str, value: Value, field: &str| {
+            let mut bundle = rootless("true");
+            bundle.set(pointer, value);
+            let container = bundle.container();
+            let stderr = container.run().fails().stderr;
+            assert!(!ours() || stderr.starts_with(&format!("{field}: {words}")), "{stderr}");
+            container.nothing_left();
+        };
+        refused("/linux/cgroupsPath", json!("/runtime-test-denied"), "linux.cgroupsPath");
+        refused("/linux/resources", json!({"pids": {"limit": 20}}), "linux.resources.pids.limit");
+        refused("/linux/resources", json!({"memory": {"limit": 20 << 20}}), "linux.resources.memory.limit");
+        let container = rootless("true").container();
+        container.bundle.write();
+        let stderr = container.call(["--rootless=false", "run", &container.id]).run().fails().stderr;
+        assert!(stderr.to_lowercase().contains("permission denied"), "{stderr}");
+        container.nothing_left();
+        // Asked for, it is so for root as well, who is refused nothing.
+        let container = rootless("true").container();
+        container.bundle.write();
+        container.call(["--rootless=true", "run", &container.id]).run().ok();
+    });
+}
+
+/// A cgroup in each hierarchy that is the user's, and one below it from which calls are made.
+struct Delegated {
+    name: String,
+}
+
+impl Delegated {
+    fn new() -> Self {
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        let this = Self { name: format!("{}/user-{}", cgroup_parent(), SERIAL.fetch_add(1, Ordering::Relaxed)) };
+        for hierarchy in hierarchies() {
+            let mut at = hierarchy.mount;
+            for part in this.name.split('/').skip(1).chain(["own"]) {
+                if cgroup_v2() && part != "own" {
+                    for controller in ["+memory", "+pids"] {
+                        let _ = fs::write(at.join("cgroup.subtree_control"), controller);
+                    }
+                }
+                let above = at.clone();
+                at.push(part);
+                let _ = fs::create_dir(&at);
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if !cgroup_v2() && at.join(file).exists() {
+                        fs::write(at.join(file), text(above.join(file))).unwrap();
+                    }
+                }
+            }
+            let delegated = at.parent().unwrap();
+            for path in [delegated, &at] {
+                chown(path, Some(USER), Some(USER)).unwrap();
+                for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads", "tasks"] {
+                    let _ = chown(path.join(file), Some(USER), Some(USER));
+                }
+            }
+        }
+        this
+    }
+
+    /// Makes a call from there.
+    fn call(&self, container: &Container, call: Call) -> Call {
+        let into = |path: PathBuf| format!("echo $$ > {}; ", path.join("own/cgroup.procs").display());
+        let all: String = hierarchies().iter().map(|one| into(one.mount.join(&self.name[1..]))).collect();
+        prepared(container, call, &all)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for hierarchy in hierarchies() {
+            let directory = hierarchy.mount.join(&self.name[1..]);
+            let _ = fs::remove_dir(directory.join("own"));
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+#[test]
+fn limits_in_a_delegated_cgroup() {
+    case(|| {
+        let delegated = Delegated::new();
+        let mut bundle = rootless(WAITING);
+        bundle.set("/linux/resources", json!({"pids": {"limit": 20}, "devices": [{"allow": false, "access": "rwm"}]}));
+        let container = bundle.container();
+        let (call, mut io) = with_io(delegated.call(&container, container.call_bundle("run", &["--detach"])));
+        call.run().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        // On v2 beside the caller's cgroup, else below it.
+        let below = if cgroup_v2() { container.id.clone() } else { format!("own/{}", container.id) };
+        let path = |name: &str| controller(name).unwrap().join(&delegated.name[1..]).join(&below);
+        assert_eq!(text(path("pids").join("pids.max")), "20\n");
+        assert_eq!(text(path("pids").join("cgroup.procs")), format!("{}\n", container.pid()));
+        let run = |args: &[&str]| delegated.call(&container, container.call(args)).run();
+        run(&["update", "--pids-limit", "30", &container.id]).ok();
+        assert_eq!(text(path("pids").join("pids.max")), "30\n");
+        let cgroup = run(&["exec", &container.id, "cat", "/proc/self/cgroup"]).ok().stdout;
+        assert!(cgroup.lines().any(|line| line.ends_with(&below)), "{cgroup}");
+        run(&["pause", &container.id]).ok();
+        assert_eq!(container.status(), "paused");
+        run(&["resume", &container.id]).ok();
+        // From elsewhere: on v2 the process cannot be moved there, and is where its caller is.
+        let outside = container.command(&["exec"], &["sh", "-c", "echo x; read line < /proc/self/cgroup"]).ok();
+        assert_eq!(outside.stdout, "x\n");
+        container.stop();
+        run(&["delete", &container.id]).ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn an_explicit_path_in_a_delegated_cgroup() {
+    case(|| {
+        let delegated = Delegated::new();
+        let mut bundle = rootless("cat /proc/self/cgroup");
+        bundle.set("/linux/cgroupsPath", json!(format!("{}/explicit", delegated.name)));
+        let container = bundle.container();
+        let output = delegated.call(&container, container.call_bundle("run", &[])).run().ok().stdout;
+        assert!(output.lines().any(|line| line.ends_with(&format!("{}/explicit", delegated.name))), "{output}");
+        container.nothing_left();
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- security
+
+/// CVE-2019-5736 where the runtime's file is the user's own, who is root in the container.
+#[test]
+fn cve_2019_5736_the_users_own_program_cannot_be_overwritten() {
+    case(|| {
+        let mut bundle = rootless("");
+        let copy = bundle.directory.join("copy-of-the-runtime");
+        fs::copy(runtime(), &copy).unwrap();
+        chown(&copy, Some(USER), Some(USER)).unwrap();
+        let before = fs::read(&copy).unwrap();
+        fs::write(bundle.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();
+        fs::set_permissions(bundle.rootfs().join("evil"), fs::Permissions::from_mode(0o755)).unwrap();
+        bundle.args(&["/evil"]);
+        let container = bundle.container();
+        container.bundle.write();
+        let root = container.root();
+        let call = || Call::new(&copy).args(["--root".as_ref(), root.as_os_str()]).user(USER);
+        call().args(["run", &container.id]).cwd(&container.bundle.directory).run();
+        assert!(fs::read(&copy).unwrap() == before, "the runtime was changed");
+    });
+}
+
+/// CVE-2019-5736, from the runtime's side: its program is on a read-only mount before a container is near.
+#[test]
+fn the_program_is_a_sealed_copy() {
+    if !ours() {
+        skip!("the way of this runtime");
+    }
+    case(|| {
+        let container = rootless("true").container();
+        // Init of a created container has not executed anything yet.
+        container.create().ok();
+        let pid = container.pid();
+        let mount = rustix::fs::statvfs(format!("/proc/{pid}/exe")).unwrap();
+        assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
     });
 }

@@ -168,6 +168,7 @@ pub(crate) struct Call {
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     session: bool,
+    user: Option<u32>,
 }
 
 impl Call {
@@ -181,6 +182,7 @@ impl Call {
             stdout: None,
             stderr: None,
             session: false,
+            user: None,
         }
     }
 
@@ -216,6 +218,18 @@ impl Call {
 
     pub(crate) fn stderr(mut self, fd: impl Into<OwnedFd>) -> Self {
         self.stderr = Some(fd.into());
+        self
+    }
+
+    /// As this user and group, without any other group or capability.
+    pub(crate) fn user(mut self, id: u32) -> Self {
+        self.user = Some(id);
+        self
+    }
+
+    /// As root again.
+    pub(crate) fn root(mut self) -> Self {
+        self.user = None;
         self
     }
 
@@ -258,6 +272,9 @@ impl Call {
         command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
         if let Some(directory) = self.cwd {
             command.current_dir(directory);
+        }
+        if let Some(id) = self.user {
+            command.uid(id).gid(id);
         }
         if !self.session {
             command.process_group(0);
@@ -638,13 +655,15 @@ const APPLETS: &str = "[ awk basename cat chgrp chmod chown chroot cut date dd d
 pub(crate) struct Bundle {
     pub(crate) directory: PathBuf,
     pub(crate) config: Value,
+    /// Whose the container is; None: root's.
+    pub(crate) user: Option<u32>,
 }
 
 impl Bundle {
     /// A busybox root file system and the configuration of `runc spec`, without a terminal.
     pub(crate) fn new() -> Self {
         let directory = work().join(enter().to_string());
-        let bundle = Self { directory, config: base_config() };
+        let bundle = Self { directory, config: base_config(), user: None };
         let root = bundle.rootfs();
         for name in ["bin", "dev", "etc", "mnt", "proc", "root", "sys", "tmp"] {
             fs::create_dir_all(root.join(name)).unwrap();
@@ -844,7 +863,7 @@ impl Container {
     fn new(mut bundle: Bundle) -> Self {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
         let id = format!("rt-{}-{}-end", std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        if bundle.config.pointer("/linux/cgroupsPath").is_none() {
+        if bundle.config.pointer("/linux/cgroupsPath").is_none() && bundle.user.is_none() {
             let path = if systemd() { format!("system.slice:test:{id}") } else { format!("{}/{id}", cgroup_parent()) };
             bundle.set("/linux/cgroupsPath", json!(path));
         }
@@ -874,8 +893,13 @@ impl Container {
     /// A call of the runtime with this container's `--root`.
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         let root = [OsStr::new("--root").to_owned(), self.root().into_os_string()];
-        let driver = systemd().then_some("--systemd-cgroup");
-        Call::new(runtime()).args(root).args(driver).args(args).env(MARK, &self.id).cwd(&self.bundle.directory)
+        let driver = (systemd() && self.bundle.user.is_none()).then_some("--systemd-cgroup");
+        let call = Call::new(runtime()).args(root).args(driver).args(args);
+        let call = call.env(MARK, &self.id).cwd(&self.bundle.directory);
+        match self.bundle.user {
+            Some(user) => call.user(user),
+            None => call,
+        }
     }
 
     /// `create` or `run` with flags, of this bundle and id, after config.json was written.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::sys::signal::SigSet;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
@@ -14,6 +15,7 @@ use crate::create::run_hooks;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host::{self, Host};
+use crate::idmap;
 use crate::logging::Log;
 use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
@@ -51,8 +53,8 @@ pub(crate) fn spawn(
         .ok_or_else(|| Error::at("linux.namespaces", "create the namespaces"))
 }
 
-/// None: the child has to join the unified hierarchy by itself. Either there is no clone3 here, only clone; or the kernel
-/// has killed the child at its birth: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that
+/// None: the child has to join the unified hierarchy by itself, or to report that it cannot. Either there is no clone3 here,
+/// only clone; or a user may not move a process that far; or the kernel has killed the child at its birth: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that
 /// came during the clone.
 fn attempt(
     into: Option<BorrowedFd<'_>>,
@@ -70,7 +72,7 @@ fn attempt(
             sys::exit_now(1)
         }
         Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
-        Err(rustix::io::Errno::NOSYS | rustix::io::Errno::PERM) if into.is_some() => return Ok(None),
+        Err(Errno::NOSYS | Errno::PERM | Errno::ACCESS) if into.is_some() => return Ok(None),
         Err(errno) => return Err(clone_failed(flags, errno)),
     };
     rollback.child(&pidfd)?;
@@ -79,14 +81,22 @@ fn attempt(
     Ok(if into.is_some() && spawned.was_killed_at_birth() { None } else { Some(spawned) })
 }
 
-fn clone_failed(flags: i32, errno: rustix::io::Errno) -> Error {
+fn clone_failed(flags: i32, errno: Errno) -> Error {
     let error = if flags == 0 {
         Error::new("clone the process")
     } else {
         Error::at("linux.namespaces", "create the namespaces")
     };
     let error = error.errno(errno);
-    if errno == rustix::io::Errno::AGAIN { error.hint(plan::NO_MORE_PROCESSES) } else { error }
+    match errno {
+        Errno::AGAIN => error.hint(plan::NO_MORE_PROCESSES),
+        Errno::PERM if flags & libc::CLONE_NEWUSER != 0 => error.hint(
+            "the host, or an outer container, does not let users make user namespaces: see \
+             kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns, and its seccomp profile",
+        ),
+        Errno::NOSPC => error.hint("raise user.max_user_namespaces and its like, or nest less deep"),
+        _ => error,
+    }
 }
 
 impl Spawned {
@@ -135,15 +145,15 @@ fn set_oom_score(plan: &Plan, host: &Host, pid: Pid) -> Result<()> {
     let file = format!("{}/oom_score_adj", pid.as_raw_nonzero());
     host::write_raw(&host.proc, &file, value.to_string().as_bytes()).map_err(|errno| {
         let error = Error::at("process.oomScoreAdj", format!("set to {value}")).errno(errno);
-        if errno == rustix::io::Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
+        if errno == Errno::ACCESS { error.hint("lowering it needs CAP_SYS_RESOURCE") } else { error }
     })
 }
 
 fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
     let Some(process) = &plan.child.process else { return Ok(()) };
-    let failed = |field: &str, what: String, errno: rustix::io::Errno| {
+    let failed = |field: &str, what: String, errno: Errno| {
         let error = Error::at(field, what).errno(errno);
-        if errno == rustix::io::Errno::PERM {
+        if errno == Errno::PERM {
             error.hint("it needs CAP_SYS_NICE, and for a real-time policy cpu.rt_runtime_us where cgroup v1 has that")
         } else {
             error
@@ -171,11 +181,7 @@ fn raise_hard_limits(plan: &Plan) -> Result<()> {
         }
         sys::prlimit(rustix::process::getpid(), limit.resource, soft, limit.hard).map_err(|errno| {
             let error = at(format!("raise the hard limit from {hard} to {}", limit.hard)).errno(errno);
-            if errno == rustix::io::Errno::PERM {
-                error.hint("raising a hard limit needs CAP_SYS_RESOURCE")
-            } else {
-                error
-            }
+            if errno == Errno::PERM { error.hint("raising a hard limit needs CAP_SYS_RESOURCE") } else { error }
         })?;
     }
     Ok(())
@@ -203,7 +209,7 @@ pub(crate) fn send_pidfd(socket: &OwnedFd, word: &[u8], pidfd: &OwnedFd) -> Resu
 /// Sets the terminal up, and hands it over where somebody else is to have it.
 pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
     let Some(master) = master else { return Ok(None) };
-    let failed = |errno: rustix::io::Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
+    let failed = |errno: Errno| Error::at("process.terminal", "set up the terminal").errno(errno);
     let size = plan.child.process.as_ref().and_then(|process| process.console_size);
     // The caller's size, which it follows later, before the program starts, so that it never sees another, or 0 by 0.
     let callers = if console.is_none() { console::callers_size() } else { None };
@@ -318,7 +324,7 @@ impl Supervisor<'_> {
         sync.go_on().map_err(|errno| self.died(pidfd, Some(errno)))
     }
 
-    fn died(&self, pidfd: &OwnedFd, errno: Option<rustix::io::Errno>) -> Error {
+    fn died(&self, pidfd: &OwnedFd, errno: Option<Errno>) -> Error {
         init_died(self.plan, self.cgroup, pidfd, errno)
     }
 
@@ -341,16 +347,7 @@ impl Supervisor<'_> {
 
     fn write_maps(&self, pid: Pid) -> Result<()> {
         let Some(maps) = &self.plan.idmap else { return Ok(()) };
-        let pid = pid.as_raw_nonzero().get();
-        for (file, field, map) in
-            [("uid_map", "linux.uidMappings", &maps.uid), ("gid_map", "linux.gidMappings", &maps.gid)]
-        {
-            host::write_raw(&self.host.proc, &format!("{pid}/{file}"), map.as_bytes()).map_err(|errno| {
-                let lines = map.trim_end().replace('\n', ", ");
-                Error::at(field, format!("write {lines:?} to {file}")).errno(errno)
-            })?;
-        }
-        Ok(())
+        idmap::write(self.host, pid, maps, self.plan.writers, "linux")
     }
 }
 
@@ -361,7 +358,7 @@ pub(crate) fn reap(pidfd: &OwnedFd) -> Option<WaitIdStatus> {
 }
 
 /// The child is gone without a word.
-pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Option<rustix::io::Errno>) -> Error {
+pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Option<Errno>) -> Error {
     // It may still live if it only closed its end; then nothing would end the wait.
     let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
     let status = reap(pidfd);

@@ -46,7 +46,7 @@ pub(crate) struct Global {
     /// nobody: the container stays in that of its creator, without limits and device rules
     #[arg(long, value_name = "MANAGER")]
     pub(crate) cgroup_manager: Option<CgroupManager>,
-    /// Ignore what an ordinary user may not do with cgroups: true, false or auto (accepted for runc's callers)
+    /// Do without what is not permitted of cgroups: true, false, or auto, for all but real root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: Rootless,
 }

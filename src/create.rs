@@ -42,6 +42,8 @@ pub(crate) struct Request {
     /// Sockets for the program, of socket activation.
     pub(crate) listen_fds: u32,
     pub(crate) ends: Ends,
+    /// Whether to do without what is not permitted of cgroups; None: for all but real root.
+    pub(crate) rootless: Option<bool>,
 }
 
 /// How the command ends, which decides who has the terminal and whether init waits for `start`.
@@ -141,7 +143,13 @@ fn listen(count: u32) -> Vec<(&'static str, String)> {
 
 /// What of the host the plan depends on.
 pub(crate) fn facts(host: &Host, lsm: Lsm) -> Facts {
-    Facts { cgroups: host.cgroups.version, last_cap: host.last_cap, permitted: host.permitted, lsm }
+    Facts {
+        cgroups: host.cgroups.version,
+        last_cap: host.last_cap,
+        permitted: host.permitted,
+        lsm,
+        caller: host.caller,
+    }
 }
 
 /// Sockets that get something of the new container.
@@ -196,6 +204,12 @@ fn carry_out(
         (Driver::Systemd, Some(manager)) => host.cgroups.place_unit(path, &request.id, manager)?,
         _ => host.cgroups.place(path, &request.id)?,
     };
+    let rootless = request.rootless.unwrap_or(!host.caller.is_real_root());
+    // systemd may do for a user what they may not do themselves.
+    if rootless && request.cgroup_driver == Driver::Cgroupfs {
+        let asked = path.is_some_and(|path| !path.as_os_str().is_empty());
+        cgroup.leave_out_denied(&host.cgroups, asked, &plan.settings)?;
+    }
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;
     record.rdt = opened.rdt;
@@ -216,7 +230,11 @@ fn carry_out(
     make_rdt(&record, &plan, rollback)?;
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
-    let trees = open::trees(&plan, &record.cgroup, &host, &opened.joined)?;
+    // Without a cgroup of its own the container is in that of its creator.
+    let own = record.cgroup.shown().next().is_none().then(|| host.cgroups.own());
+    let shown = own.as_ref().unwrap_or(&record.cgroup);
+    let cgroup_mount = open::cgroup_mount(&plan, shown, &opened.joined)?;
+    let trees = open::trees(&plan, &cgroup_mount, &host, &opened.joined)?;
     let gate = if request.ends == Ends::Created { Some(container.make_gate()?) } else { None };
     let namespaces = &plan.child.namespaces;
     let flags = if namespaces.needs_second_child() { 0 } else { namespaces.new };
@@ -228,7 +246,8 @@ fn carry_out(
             hook_output: &opened.hook_output,
             rootfs: &record.rootfs,
             proc: host.proc.as_fd(),
-            trees: &trees,
+            trees: trees.as_ref(),
+            cgroup_mount: &cgroup_mount,
             joined: &opened.joined,
             tasks,
             lock: container.as_fd(),
@@ -247,8 +266,14 @@ fn carry_out(
     let mut supervisor = Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, devices, log, rollback };
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
-    record.cgroup.apply_devices(&plan.device_rules)?;
-    log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
+    match record.cgroup.apply_devices(&plan.device_rules) {
+        // Who may make no device needs no list of those that may be used: runc, too.
+        Err(error) if rootless => log.debug(&error),
+        result => {
+            result?;
+            log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
+        }
+    }
     if let Some(id) = plan.cgroup_owner {
         record.cgroup.delegate(&host::read(&host.proc, &format!("{}/uid_map", pid.as_raw_nonzero()))?, id)?;
     }

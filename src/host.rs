@@ -10,8 +10,8 @@ use rustix::io::Errno;
 
 use crate::cgroups;
 use crate::error::{Error, Result};
-use crate::plan::Lsm;
 use crate::plan::rdt::mount_point;
+use crate::plan::{Caller, Lsm};
 
 /// `PROC_SUPER_MAGIC` of linux/magic.h.
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
@@ -29,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) last_cap: u8,
     /// The capabilities that this process has.
     pub(crate) permitted: u64,
+    /// Who runs this program.
+    pub(crate) caller: Caller,
 }
 
 /// Looks at the host.
@@ -41,7 +43,17 @@ pub(crate) fn look() -> Result<Host> {
     let cgroups = cgroups::Layout::detect(&read(&proc, "self/cgroup")?);
     let permitted =
         rustix::thread::capabilities(None).map_err(|errno| Error::new("capget").errno(errno))?.permitted.bits();
-    Ok(Host { proc, cgroups, last_cap, permitted })
+    let caller = Caller {
+        euid: rustix::process::geteuid().as_raw(),
+        egid: rustix::process::getegid().as_raw(),
+        in_user_namespace: in_user_namespace(&proc)?,
+    };
+    Ok(Host { proc, cgroups, last_cap, permitted, caller })
+}
+
+/// Whether this is not the initial user namespace, which has every id.
+pub(crate) fn in_user_namespace(proc: impl AsFd) -> Result<bool> {
+    Ok(!read(proc, "self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 impl Host {

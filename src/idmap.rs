@@ -1,20 +1,24 @@
-//! Id-mapped mounts: the mappings of a user namespace, laid over the detached copy of a mount (mount_setattr(2),
+//! Mappings of ids: those of the container's user namespace are written here. And id-mapped mounts: the mappings of a user namespace, laid over the detached copy of a mount (mount_setattr(2),
 //! `MOUNT_ATTR_IDMAP`). Runs in: parent, which has the right to before the container's user namespace exists.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::pipe::PipeFlags;
+use rustix::process::Pid;
 
 use crate::child::reap;
 use crate::error::{Error, Result};
 use crate::host::{self, Host};
-use crate::plan::{IdMap, Plan};
+use crate::plan::{IdMap, Plan, Writer};
 use crate::rootfs::source::Trees;
 use crate::sys::{self, Clone3, Cloned, Errno, MountAttr};
 
 /// Maps the ids of all bind mounts that want it. Equal mappings share a namespace.
-pub(crate) fn apply(plan: &Plan, trees: &Trees, host: &Host, joined: &[OwnedFd]) -> Result<()> {
+pub(crate) fn apply(plan: &Plan, trees: Option<&Trees>, host: &Host, joined: &[OwnedFd]) -> Result<()> {
+    let Some(trees) = trees else { return check_none(plan) };
     let mut made: Vec<(&IdMap, OwnedFd)> = Vec::new();
     let container = plan.child.namespaces.joined.iter().zip(joined);
     let container = container.filter(|(joined, _)| joined.kind == libc::CLONE_NEWUSER).map(|(_, fd)| fd).next();
@@ -54,6 +58,15 @@ pub(crate) fn apply(plan: &Plan, trees: &Trees, host: &Host, joined: &[OwnedFd])
     Ok(())
 }
 
+/// Who may not copy mounts may not map their ids.
+fn check_none(plan: &Plan) -> Result<()> {
+    let text = "id-mapped mounts are not supported for rootless containers";
+    match plan.child.rootfs.mounts.iter().position(|mount| mount.idmap.is_some()) {
+        Some(index) => Err(Error::at(format!("mounts[{index}]"), text)),
+        None => Ok(()),
+    }
+}
+
 /// A user namespace that nobody is in: a child makes it, and is gone when it has its mappings.
 fn user_namespace(map: &IdMap, host: &Host, field: &str) -> Result<OwnedFd> {
     let failed = |errno: Errno| Error::at(format!("{field}.uidMappings"), "make a user namespace").errno(errno);
@@ -66,16 +79,10 @@ fn user_namespace(map: &IdMap, host: &Host, field: &str) -> Result<OwnedFd> {
             let _ = rustix::io::read(&reader, &mut [0u8]);
             sys::exit_now(0)
         }
-        Cloned::Parent { pid, pidfd } => (pid.as_raw_nonzero(), pidfd),
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    let write = |file: &str, name: &str, lines: &str| {
-        host::write_raw(&host.proc, &format!("{pid}/{file}"), lines.as_bytes()).map_err(|errno| {
-            let shown = lines.trim_end().replace('\n', ", ");
-            Error::at(format!("{field}.{name}"), format!("write {shown:?} to {file}")).errno(errno)
-        })
-    };
-    let written = write("uid_map", "uidMappings", &map.uid).and_then(|()| write("gid_map", "gidMappings", &map.gid));
-    let opened = written.and_then(|()| {
+    let opened = write(host, pid, map, [Writer::Privileged; 2], field).and_then(|()| {
+        let pid = pid.as_raw_nonzero();
         // A magic link, which is the point.
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         rustix::fs::openat2(&host.proc, format!("{pid}/ns/user"), flags, Mode::empty(), ResolveFlags::empty())
@@ -84,4 +91,57 @@ fn user_namespace(map: &IdMap, host: &Host, field: &str) -> Result<OwnedFd> {
     drop(writer);
     reap(&pidfd);
     opened
+}
+
+/// Writes the maps of the user namespace that a child has made. `field` is where `uidMappings` and `gidMappings` are.
+pub(crate) fn write(host: &Host, pid: Pid, map: &IdMap, writers: [Writer; 2], field: &str) -> Result<()> {
+    for (kind, lines, writer) in [("uid", &map.uid, writers[0]), ("gid", &map.gid, writers[1])] {
+        let failed = |what: String| Error::at(format!("{field}.{kind}Mappings"), what);
+        let write = |file: &str, text: &str| {
+            host::write_raw(&host.proc, &format!("{}/{file}", pid.as_raw_nonzero()), text.as_bytes()).map_err(|errno| {
+                let shown = text.trim_end().replace('\n', ", ");
+                failed(format!("write {shown:?} to {file}")).errno(errno)
+            })
+        };
+        if writer == Writer::Tool {
+            tool(kind, pid, lines).map_err(|(what, hint)| failed(what).hint(hint))?;
+            continue;
+        }
+        if writer == Writer::Owner && kind == "gid" {
+            // Or a user could drop a group by which others keep them out (user_namespaces(7)).
+            write("setgroups", "deny")?;
+        }
+        write(&format!("{kind}_map"), lines)?;
+    }
+    Ok(())
+}
+
+/// newuidmap(1) or newgidmap(1), which may map what /etc/subuid and /etc/subgid grant to the user. What failed, and the cure.
+fn tool(kind: &str, pid: Pid, lines: &str) -> std::result::Result<(), (String, String)> {
+    let name = format!("new{kind}map");
+    let Some(program) = find(&name) else {
+        let text = format!("other ids than the user's own need {name}, which is not in $PATH");
+        return Err((text, "apt install uidmap".to_owned()));
+    };
+    let mut command = Command::new(&program);
+    command.arg(pid.as_raw_nonzero().to_string()).args(lines.split_whitespace());
+    // It is setuid root; nothing of our environment is its business.
+    let output = command.env_clear().stdin(Stdio::null()).output();
+    let output =
+        output.map_err(|error| (format!("execute {}: {error}", program.display()), "see its mode".to_owned()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let text = format!("{} {}: {}", program.display(), lines.trim_end().replace('\n', ", "), said.trim_end());
+    let hint = format!("/etc/sub{kind} must grant these ids to the user: usermod --add-sub{kind}s FIRST-LAST NAME");
+    Err((text, hint))
+}
+
+/// In the directories of $PATH, and not relative to where we happen to be.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let directories = std::env::split_paths(&path).filter(|directory| directory.is_absolute());
+    let executable = |file: &PathBuf| file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok();
+    directories.map(|directory| directory.join(name)).find(executable)
 }

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::host;
-use crate::state::{Record, Root, Status};
+use crate::state::{Root, Status};
 use crate::sys;
 
 /// `kill ID [SIGNAL]`, with `--all` to every process of its cgroup.
@@ -18,11 +18,11 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     let container = root.find(id)?;
     let (status, process) = container.status(&proc)?;
     let record = container.record()?;
-    // Of a container without a cgroup init is all that is known; with it, all of its pid namespace dies.
-    let is_all = |record: &Record| signal == libc::SIGKILL && record.own_pid_namespace && record.cgroup.is_none();
-    if let (true, Some(record)) = (all, record.as_ref().filter(|record| !is_all(record))) {
-        record.cgroup.needed()?;
-        return kill_all(record, signal, status);
+    if let (true, Some(record)) = (all, &record) {
+        if signal == libc::SIGKILL && !record.cgroup.dirs.is_empty() {
+            return record.cgroup.kill();
+        }
+        return kill_all(&container.processes(&proc)?, signal, status);
     }
     let Some(process) = process else { return Err(Error::new("container not running")) };
     match sys::pidfd_send_signal(process.pidfd.as_fd(), signal) {
@@ -39,16 +39,12 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     }
 }
 
-fn kill_all(record: &Record, signal: i32, status: Status) -> Result<()> {
-    if signal == libc::SIGKILL {
-        return record.cgroup.kill();
-    }
-    let pids = record.cgroup.processes();
+fn kill_all(pids: &[i32], signal: i32, status: Status) -> Result<()> {
     if pids.is_empty() && status == Status::Stopped {
         return Ok(());
     }
     for pid in pids {
-        let Some(pid) = rustix::process::Pid::from_raw(pid) else { continue };
+        let Some(pid) = rustix::process::Pid::from_raw(*pid) else { continue };
         let sent = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
             .and_then(|pidfd| sys::pidfd_send_signal(pidfd.as_fd(), signal));
         match sent {

@@ -46,7 +46,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 
 use cgroups::Driver;
-use cli::{CgroupManager, Command, Global, LogFormat, NewContainer};
+use cli::{CgroupManager, Command, Global, LogFormat, NewContainer, Rootless};
 use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
@@ -138,10 +138,10 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     if let Command::Features = &command {
         return features::features().map(|()| 0);
     }
-    let root = Root::new(&global.root.clone().unwrap_or_else(|| default_root(name)))?;
+    let root = Root::new(&global.root.clone().map_or_else(|| default_root(name), Ok)?)?;
     match command {
         Command::Create(create) => {
-            let request = request(create.container, create.id, Ends::Created, cgroup_driver(global)?)?;
+            let request = request(create.container, create.id, Ends::Created, global)?;
             create::create(&root, &request, log).map(|()| 0)
         }
         Command::Run(run) => {
@@ -155,7 +155,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
                 options.bundle = Some(PathBuf::from(id));
                 id = generated_id();
             }
-            let request = request(options, id, ends, cgroup_driver(global)?)?;
+            let request = request(options, id, ends, global)?;
             run::run(&root, &request, run.keep, !run.no_subreaper, log)
         }
         Command::Exec(exec) => exec::exec(&root, exec_request(*exec)?, log),
@@ -253,10 +253,10 @@ fn cgroup_driver(global: &Global) -> Result<Driver> {
     }
 }
 
-fn request(options: NewContainer, id: String, ends: Ends, cgroup_driver: Driver) -> Result<Request> {
+fn request(options: NewContainer, id: String, ends: Ends, global: &Global) -> Result<Request> {
     Ok(Request {
         id,
-        cgroup_driver,
+        cgroup_driver: cgroup_driver(global)?,
         bundle: options.bundle.unwrap_or_else(|| PathBuf::from(".")),
         pid_file: options.pid_file.map(|path| absolute("--pid-file", &path)).transpose()?,
         console_socket: options.console_socket,
@@ -266,6 +266,11 @@ fn request(options: NewContainer, id: String, ends: Ends, cgroup_driver: Driver)
         preserve_fds: listen_fds().saturating_add(options.preserve_fds),
         listen_fds: listen_fds(),
         ends,
+        rootless: match global.rootless {
+            Rootless::True => Some(true),
+            Rootless::False => Some(false),
+            Rootless::Auto => None,
+        },
     })
 }
 
@@ -281,12 +286,19 @@ fn program_name(word: Option<&OsString>) -> String {
     if name == Some("runc") { "runc" } else { "runtime" }.to_owned()
 }
 
-fn default_root(name: &str) -> PathBuf {
+/// As runc: ordinary users have a directory of their own, and who became root in a user namespace is one of them.
+fn default_root(name: &str) -> Result<PathBuf> {
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty());
-    match runtime_dir {
-        Some(dir) if !rustix::process::geteuid().is_root() => Path::new(&dir).join(name),
+    Ok(match runtime_dir {
+        Some(dir) if is_users()? => Path::new(&dir).join(name),
         _ => Path::new("/run").join(name),
-    }
+    })
+}
+
+fn is_users() -> Result<bool> {
+    let named_root = std::env::var_os("USER").is_some_and(|user| user == "root");
+    let real_root = || Ok::<_, Error>(!host::in_user_namespace(host::open_proc()?)?);
+    Ok(!rustix::process::geteuid().is_root() || !(named_root || real_root()?))
 }
 
 /// Unique by pid and time, and mkdir makes sure.

@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::hooks::Output;
 use crate::host::Host;
 use crate::idmap;
-use crate::plan::{ChildPlan, HookOutput, Joined, Plan};
+use crate::plan::{self, ChildPlan, HookOutput, Joined, Plan};
 use crate::rootfs::plan::{HostPath, MountKind};
 use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
+use crate::sync::Step;
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -87,14 +88,20 @@ fn sysctl_below(plan: &ChildPlan, first: &str) -> Option<&'static str> {
 }
 
 /// Goes to the rootfs' directory, which the child inherits as its current one, in its own mount namespace; and copies
-/// the mounts.
-pub(crate) fn trees(plan: &Plan, cgroup: &Cgroup, host: &Host, joined: &[OwnedFd]) -> Result<Trees> {
+/// the mounts. None: only the child may do that, as root of the container's user namespace.
+pub(crate) fn trees(
+    plan: &Plan,
+    cgroup: &CgroupMount<HostPath>,
+    host: &Host,
+    joined: &[OwnedFd],
+) -> Result<Option<Trees>> {
     rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
-    // Without a cgroup of its own the container is in that of its creator.
-    let own = cgroup.is_none().then(|| host.cgroups.own());
-    let shown = cgroup_mount(plan, own.as_ref().unwrap_or(cgroup), joined)?;
-    let trees = source::open(&plan.rootfs, &plan.child.rootfs, shown)?;
-    idmap::apply(plan, &trees, host, joined)?;
+    let own_mounts = plan.child.namespaces.has(libc::CLONE_NEWUSER) && plan.child.namespaces.has(libc::CLONE_NEWNS);
+    let trees = match source::open(&plan.child.rootfs, cgroup) {
+        Err(fault) if fault.step == Step::RootSource && fault.errno == libc::EPERM && own_mounts => None,
+        result => Some(result.map_err(|fault| plan::explain(plan, &fault))?),
+    };
+    idmap::apply(plan, trees.as_ref(), host, joined)?;
     Ok(trees)
 }
 
@@ -103,25 +110,18 @@ fn missing_root(rootfs: &HostPath) -> Error {
 }
 
 /// A mount of type cgroup: new ones in a cgroup namespace of the container's own, else its directories.
-fn cgroup_mount(plan: &Plan, cgroup: &Cgroup, joined: &[OwnedFd]) -> Result<CgroupMount> {
+pub(crate) fn cgroup_mount(plan: &Plan, cgroup: &Cgroup, joined: &[OwnedFd]) -> Result<CgroupMount<HostPath>> {
     let rootfs = &plan.child.rootfs;
-    let Some(index) = rootfs.mounts.iter().position(|mount| mount.kind == MountKind::Cgroup) else {
+    if !rootfs.mounts.iter().any(|mount| mount.kind == MountKind::Cgroup) {
         return Ok(CgroupMount::None);
-    };
+    }
     let own_namespace = has_own_cgroup_namespace(plan, joined);
-    let copy = |dir: &Path| {
-        source::clone_directory(dir)
-            .map_err(|errno| Error::at(format!("mounts[{index}]"), format!("bind {}", dir.display())).errno(errno))
-    };
+    let copied = |dir: &Path| if own_namespace { None } else { Some(HostPath(dir.to_owned())) };
     match cgroup.version {
-        Version::V2 if own_namespace => Ok(CgroupMount::V2(None)),
-        Version::V2 => Ok(CgroupMount::V2(cgroup.unified().map(copy).transpose()?)),
+        Version::V2 => Ok(CgroupMount::V2(cgroup.shown().next().and_then(|(_, dir)| copied(dir)))),
         Version::V1 => {
-            let v1 = cgroup.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
-            let hierarchies = v1.map(|(controllers, dir)| {
-                let tree = if own_namespace { None } else { Some(copy(dir)?) };
-                hierarchy(controllers, tree)
-            });
+            let v1 = cgroup.shown().filter(|(controllers, _)| !controllers.is_empty());
+            let hierarchies = v1.map(|(controllers, dir)| hierarchy(controllers, copied(dir)));
             Ok(CgroupMount::V1(hierarchies.collect::<Result<_>>()?))
         }
     }
@@ -139,7 +139,7 @@ fn has_own_cgroup_namespace(plan: &Plan, joined: &[OwnedFd]) -> bool {
     namespaces.has(libc::CLONE_NEWCGROUP) && !joined.any(|(_, fd)| is_hosts(fd))
 }
 
-fn hierarchy(controllers: &str, tree: Option<OwnedFd>) -> Result<Hierarchy> {
+fn hierarchy(controllers: &str, tree: Option<HostPath>) -> Result<Hierarchy<HostPath>> {
     let string = |text: &str| crate::rootfs::plan::c_string(text.as_bytes(), "cgroup");
     let named = controllers.strip_prefix("name=");
     let each: Vec<&str> = controllers.split(',').collect();

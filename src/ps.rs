@@ -3,16 +3,15 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::list::Format;
 use crate::logging;
 use crate::state::Root;
 
 /// `ps ID [ARGS]`: the pids as JSON; or what the host's ps(1) prints with these arguments, of these processes.
 pub(crate) fn ps(root: &Root, id: &str, format: Format, args: &[OsString]) -> Result<()> {
-    let record = root.find(id)?.record()?;
-    let pids = record.map(|record| record.cgroup.needed().map(Cgroup::processes)).transpose()?.unwrap_or_default();
+    let pids = root.find(id)?.processes(&host::open_proc()?)?;
     match format {
         // runc prints a nil slice.
         Format::Json if pids.is_empty() => logging::print("null\n"),

@@ -3,8 +3,6 @@
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
 use crate::cgroups;
 use crate::error::{Error, Result};
 
@@ -18,7 +16,7 @@ const CGROUP_NAMESPACE: &str = ",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t
 pub(crate) fn spec(bundle: &Path, rootless: bool) -> Result<()> {
     let path = bundle.join("config.json");
     let text = template(cgroups::is_v2());
-    let text = if rootless { rootless_template(&text)? } else { text };
+    let text = if rootless { rootless_template(text) } else { text };
     let failed = |error: std::io::Error| Error::new(format!("write {}", path.display())).errno(error);
     let opened = std::fs::File::options().write(true).create_new(true).mode(0o644).open(&path);
     let mut file = match opened {
@@ -35,45 +33,47 @@ fn template(v2: bool) -> String {
     if v2 { TEMPLATE.to_owned() } else { TEMPLATE.replacen(CGROUP_NAMESPACE, "", 1) }
 }
 
-/// For an ordinary user: a user namespace that maps root to them, the host's network, no limits.
-fn rootless_template(template: &str) -> Result<String> {
-    let mut spec: Value = serde_json::from_slice(template.as_bytes()).map_err(|error| Error::new(error.to_string()))?;
-    let uid = rustix::process::geteuid().as_raw();
-    let gid = rustix::process::getegid().as_raw();
-    if let Some(linux) = spec.get_mut("linux").and_then(Value::as_object_mut) {
-        linux.remove("resources");
-        linux.insert("uidMappings".into(), json!([{"containerID": 0, "hostID": uid, "size": 1}]));
-        linux.insert("gidMappings".into(), json!([{"containerID": 0, "hostID": gid, "size": 1}]));
-        if let Some(namespaces) = linux.get_mut("namespaces").and_then(Value::as_array_mut) {
-            namespaces.retain(|namespace| namespace.get("type") != Some(&json!("network")));
-            namespaces.push(json!({"type": "user"}));
-        }
-    }
-    for mount in spec.get_mut("mounts").and_then(Value::as_array_mut).into_iter().flatten() {
-        let Some(mount) = mount.as_object_mut() else { continue };
-        if mount.get("type") == Some(&json!("sysfs")) {
-            // A sysfs can be mounted only by who owns the network namespace; the host's is bound instead.
-            mount.insert("type".into(), json!("none"));
-            mount.insert("source".into(), json!("/sys"));
-            mount.insert("options".into(), json!(["rbind", "nosuid", "noexec", "nodev", "ro"]));
-        }
-        if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
-            // Group 5 is not mapped.
-            options.retain(|option| option != "gid=5");
-        }
-    }
-    serde_json::to_string_pretty(&spec).map(|text| text + "\n").map_err(|error| Error::new(error.to_string()))
+/// For an ordinary user, as runc: a user namespace that maps root to them, the host's network and so its /sys, no limits,
+/// and no group that is not mapped.
+fn rootless_template(template: String) -> String {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    changes(uid, gid).iter().fold(template, |text, (from, to)| text.replacen(from, to, 1))
 }
+
+fn changes(uid: u32, gid: u32) -> [(&'static str, String); 5] {
+    let map = |kind: &str, id: u32| {
+        let entry =
+            format!("{{\n\t\t\t\t\"containerID\": 0,\n\t\t\t\t\"hostID\": {id},\n\t\t\t\t\"size\": 1\n\t\t\t}}");
+        format!("\t\t\"{kind}Mappings\": [\n\t\t\t{entry}\n\t\t],\n")
+    };
+    let user = ",\n\t\t\t{\n\t\t\t\t\"type\": \"user\"\n\t\t\t}\n\t\t],\n\t\t\"maskedPaths\"";
+    [
+        // A new sysfs belongs to a network namespace of one's own.
+        (SYSFS, "\"none\",\n\t\t\t\"source\": \"/sys\",\n\t\t\t\"options\": [\n\t\t\t\t\"rbind\",".to_owned()),
+        (",\n\t\t\t\t\"gid=5\"", String::new()),
+        (RESOURCES, map("uid", uid) + &map("gid", gid)),
+        ("\t\t\t{\n\t\t\t\t\"type\": \"network\"\n\t\t\t},\n", String::new()),
+        ("\n\t\t],\n\t\t\"maskedPaths\"", user.to_owned()),
+    ]
+}
+
+const SYSFS: &str = "\"sysfs\",\n\t\t\t\"source\": \"sysfs\",\n\t\t\t\"options\": [";
+const RESOURCES: &str = "\t\t\"resources\": {\n\t\t\t\"devices\": [\n\t\t\t\t{\n\t\t\t\t\t\"allow\": false,\n\t\t\t\t\t\"access\": \"rwm\"\n\t\t\t\t}\n\t\t\t]\n\t\t},\n";
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
     fn all_templates_are_valid_configurations() -> Result<()> {
         for v2 in [true, false] {
             let text = template(v2);
-            let rootless = rootless_template(&text)?;
+            for (from, _) in changes(7, 8) {
+                assert!(text.contains(from), "{from}");
+            }
+            let rootless = rootless_template(text.clone());
             assert!(!rootless.contains("gid=5") && rootless.contains("\"user\""));
             for text in [text, rootless] {
                 crate::spec::parse(text.as_bytes())?;

@@ -17,10 +17,12 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
+use rustix::fs::AtFlags;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags};
 use serde::Serialize;
 
+use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::host;
 pub(crate) use store::{Container, FIFO, Record, Root};
@@ -113,6 +115,23 @@ impl Container {
             Status::Running
         };
         Ok((status, Some(process)))
+    }
+
+    /// The pids of all processes: those of its cgroup. Where it has none, those of its pid namespace, if that is its own.
+    pub(crate) fn processes(&self, proc: impl AsFd) -> Result<Vec<i32>> {
+        let Some(record) = self.record()? else { return Ok(Vec::new()) };
+        if !record.cgroup.is_none() || !record.own_pid_namespace {
+            return record.cgroup.needed().map(Cgroup::processes);
+        }
+        let Some(init) = self.status(&proc)?.1 else { return Ok(Vec::new()) };
+        let namespace = |pid: i32| {
+            let stat = rustix::fs::statat(&proc, format!("{pid}/ns/pid"), AtFlags::empty()).ok()?;
+            Some((stat.st_dev, stat.st_ino))
+        };
+        let wanted = namespace(init.pid.as_raw_nonzero().get());
+        let entries = std::fs::read_dir("/proc").map_err(|error| Error::new("read /proc").errno(error))?;
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        Ok(pids.filter(|pid| wanted.is_some() && namespace(*pid) == wanted).collect())
     }
 
     /// The state as `state` and `list` print it.

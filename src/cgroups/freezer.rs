@@ -36,9 +36,10 @@ impl Cgroup {
     }
 
     fn freezer(&self) -> Result<&Path> {
-        self.needed()?
-            .dir("freezer")
-            .ok_or_else(|| Error::new("cgroup controller \"freezer\" is not mounted on this host"))
+        self.needed()?.dir("freezer").ok_or_else(|| match self.is_denied("freezer") {
+            true => Error::new("the container has no freezer cgroup: no permission was granted for one at create"),
+            false => Error::new("cgroup controller \"freezer\" is not mounted on this host"),
+        })
     }
 }
 

@@ -54,7 +54,13 @@ impl Layout {
 
     /// No cgroup.
     pub(crate) fn none(&self) -> Cgroup {
-        Cgroup { version: self.version, dirs: BTreeMap::new(), existing: Vec::new(), unit: None }
+        Cgroup {
+            version: self.version,
+            dirs: BTreeMap::new(),
+            existing: Vec::new(),
+            unit: None,
+            denied: BTreeMap::new(),
+        }
     }
 
     /// Where this process is.
@@ -96,6 +102,12 @@ impl Layout {
         let dir = |hierarchy: &Hierarchy| (hierarchy.controllers.clone(), hierarchy.root.join(&inner));
         let dirs = self.hierarchies.iter().map(dir).collect();
         Ok(Cgroup { dirs, unit: Some(unit), ..self.none() })
+    }
+
+    /// The cgroup of this process in the hierarchy of these controllers.
+    pub(super) fn own_dir(&self, controllers: &str) -> PathBuf {
+        let hierarchy = self.hierarchies.iter().find(|hierarchy| hierarchy.controllers == controllers);
+        hierarchy.map_or(PathBuf::new(), |hierarchy| hierarchy.root.join(hierarchy.own.trim_start_matches('/')))
     }
 }
 

@@ -9,6 +9,7 @@ mod freezer;
 mod layout;
 pub(crate) mod none;
 mod oom;
+mod rootless;
 pub(crate) mod settings;
 mod stats;
 mod systemd;
@@ -69,6 +70,9 @@ pub(crate) struct Cgroup {
     /// What systemd has made it for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unit: Option<systemd::Unit>,
+    /// Hierarchies in which it has none, for want of permission: by controllers, the cgroup of who called `create`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    denied: BTreeMap<String, PathBuf>,
 }
 
 /// The ways into a cgroup, opened.
@@ -205,6 +209,9 @@ impl Cgroup {
             if setting.optional {
                 return Ok(());
             }
+            if self.is_denied(&setting.controller) {
+                return Err(rootless::refusal(&setting.field, Path::new(&*setting.controller)));
+            }
             if self.is_none() {
                 return Err(none::refuse(setting));
             }
@@ -262,7 +269,7 @@ impl Cgroup {
     pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
         let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
         let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);
-        Self { version: self.version, dirs, existing: Vec::new(), unit: None }
+        Self { version: self.version, dirs, existing: Vec::new(), unit: None, denied: BTreeMap::new() }
     }
 
     /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.

@@ -15,7 +15,13 @@ impl Cgroup {
 
     /// For what cannot be done without one.
     pub(crate) fn needed(&self) -> Result<&Self> {
-        if self.is_none() { Err(Error::new(DISABLED)) } else { Ok(self) }
+        match (self.is_none(), self.shown().next()) {
+            (false, _) => Ok(self),
+            (true, None) => Err(Error::new(DISABLED)),
+            (true, Some(_)) => {
+                Err(Error::new("the container has no cgroup: no permission was granted for one at create"))
+            }
+        }
     }
 }
 

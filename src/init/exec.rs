@@ -40,9 +40,11 @@ impl Exec<'_> {
             return Err(Fault::new(Step::NoProcess, sys::Errno::INVAL));
         };
         die_with_parent(true)?;
+        super::set_oom_score(self.plan, self.proc)?;
         // Before anything of the container can see us (CVE-2016-9962).
         not_dumpable()?;
-        join_cgroup(self.tasks)?;
+        // As runc: a user may not move a process from anywhere to their containers.
+        join_cgroup(self.tasks, self.plan.for_user.then_some(&sync))?;
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;

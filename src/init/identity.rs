@@ -2,13 +2,14 @@
 //!
 //! Every error is fatal, and what came of it all is read back at the end ([`super::verify`]).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets, Gid, Uid};
 
 use super::{program, verify};
-use crate::plan::{Capabilities, ProcessPlan};
+use crate::host;
+use crate::plan::{Capabilities, ChildPlan, ProcessPlan};
 use crate::sync::{ChildEnd, Fault, Step};
 use crate::sys::{self, Errno};
 
@@ -16,7 +17,7 @@ use crate::sys::{self, Errno};
 /// the ids, and then nothing any more.
 pub(super) fn take_on(
     process: &ProcessPlan,
-    keep_groups: bool,
+    set_groups: bool,
     cwd: OwnedFd,
     status: OwnedFd,
     sync: &ChildEnd<'_>,
@@ -35,7 +36,7 @@ pub(super) fn take_on(
         load_filter(process)?;
     }
     drop_bounding(process)?;
-    set_ids(process, keep_groups)?;
+    set_ids(process, set_groups)?;
     set_capabilities(&process.capabilities, sync)?;
     match entered {
         // Root without CAP_DAC_OVERRIDE, or on a file system that knows it not (NFS): then as the user.
@@ -47,6 +48,26 @@ pub(super) fn take_on(
     }
     drop(cwd);
     verify::identity(process, status)
+}
+
+/// Where a user has mapped their own group, setgroups(2) is denied (user_namespaces(7)), and the caller's groups stay: in
+/// the container they are nobody's. Before a seccomp profile is loaded: many do not know openat2.
+pub(super) fn may_set_groups(
+    plan: &ChildPlan,
+    process: &ProcessPlan,
+    proc: BorrowedFd<'_>,
+    sync: &ChildEnd<'_>,
+) -> Result<bool, Fault> {
+    let fault = |errno| Fault::new(Step::Groups, errno);
+    if host::read_raw(proc, "self/setgroups").map_err(fault)?.trim() != "deny" {
+        return Ok(true);
+    }
+    // The words are for an ordinary user, and root of a user namespace goes without them, as with runc.
+    match process.additional_gids.is_empty() {
+        true => Ok(false),
+        false if plan.for_user => Err(fault(Errno::PERM)),
+        false => sync.warn(&fault(Errno::PERM)).map(|()| false),
+    }
 }
 
 /// The kernel says "(unreachable)" of a directory outside the root (CVE-2024-21626).
@@ -75,11 +96,11 @@ fn capability_bit(capability: u32) -> CapabilitySet {
 
 /// Raw system calls: libc's set*id talk to other threads, which we have not. setgroups also with an empty list: the
 /// caller's groups must not stay.
-fn set_ids(process: &ProcessPlan, keep_groups: bool) -> Result<(), Fault> {
+fn set_ids(process: &ProcessPlan, set_groups: bool) -> Result<(), Fault> {
     if process.uid != 0 {
         rustix::thread::set_keep_capabilities(true).map_err(|errno| Fault::new(Step::Uid, errno))?;
     }
-    if !keep_groups {
+    if set_groups {
         let groups: Vec<Gid> = process.additional_gids.iter().map(|&gid| Gid::from_raw(gid)).collect();
         rustix::thread::set_thread_groups(&groups).map_err(|errno| Fault::new(Step::Groups, errno))?;
     }

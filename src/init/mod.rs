@@ -22,7 +22,8 @@ use rustix::process::DumpableBehavior;
 
 use crate::hooks::{self, StateText};
 use crate::plan::{ChildPlan, HookPlan, HookPlans, ProcessPlan};
-use crate::rootfs::source::Trees;
+use crate::rootfs::plan::HostPath;
+use crate::rootfs::source::{self, CgroupMount, Trees};
 use crate::sync::{ChildEnd, Detail, EXECUTES, FAULT, Fault, START_CONTAINER, Step};
 use crate::sys::{self, Errno};
 use crate::{host, rootfs};
@@ -41,7 +42,9 @@ pub(crate) struct Init<'a> {
     pub(crate) rootfs: &'a Path,
     /// The root of the host's procfs.
     pub(crate) proc: BorrowedFd<'a>,
-    pub(crate) trees: &'a Trees,
+    /// None: this process copies the mounts, and `cgroup_mount`.
+    pub(crate) trees: Option<&'a Trees>,
+    pub(crate) cgroup_mount: &'a CgroupMount<HostPath>,
     /// One for each of `plan.namespaces.joined`.
     pub(crate) joined: &'a [OwnedFd],
     /// Files of cgroups to join.
@@ -77,7 +80,8 @@ impl Init<'_> {
         // And so must we, until it has said that all is well.
         die_with_parent(true)?;
         // Before anything allocates memory or forks on the container's account.
-        join_cgroup(self.tasks)?;
+        set_oom_score(self.plan, self.proc)?;
+        join_cgroup(self.tasks, None)?;
         self.enter_namespaces(&sync)?;
         self.become_root_of_user_namespace(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
@@ -89,10 +93,14 @@ impl Init<'_> {
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
         self.late_namespaces(&sync)?;
 
-        // The host's files are still visible: bind sources were opened by the parent, /dev/null and, in a user
+        // The host's files are still visible: bind sources were opened by the parent or are now, /dev/null and, in a user
         // namespace, devices are taken from the host here.
-        rootfs::attach(&self.plan.rootfs, self.trees)?;
-        let late = rootfs::prepare(&self.plan.rootfs, self.trees)?;
+        let copied =
+            if self.trees.is_none() { Some(source::open(&self.plan.rootfs, self.cgroup_mount)?) } else { None };
+        let trees = self.trees.or(copied.as_ref()).ok_or(Fault::new(Step::RootSource, Errno::INVAL))?;
+        let root = trees.root.as_fd();
+        rootfs::attach(&self.plan.rootfs, trees)?;
+        let late = rootfs::prepare(&self.plan.rootfs, trees)?;
         // Hooks see the finished mounts, and the host's.
         if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
             sync.ask_hooks()?;
@@ -101,22 +109,22 @@ impl Init<'_> {
         self.run_hooks(&self.hooks.create_container, "created", self.rootfs, &[])?;
 
         // From here on no path of the host can be reached, and no program of the host is executed.
-        rootfs::enter(&self.plan.rootfs, self.trees.root.as_fd(), self.proc)?;
+        rootfs::enter(&self.plan.rootfs, root, self.proc)?;
         self.set_names()?;
         self.write_sysctls()?;
         let Some(process) = &self.plan.process else {
-            rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd(), late)?;
+            rootfs::finish(&self.plan.rootfs, root, late)?;
             close_descriptors(self.plan.preserve_fds, &[Some(self.sync), self.gate])?;
             die_with_parent(false)?;
             sync.ready()?;
             return self.wait_without_process();
         };
-        self.set_up_stdio(process, &sync)?;
+        terminal::set_up(process, self.plan.rootfs.dev.is_some(), root, &sync)?;
+        let cwd = program::make_cwd(process, root)?;
         // After /dev/console and the working directory were made in it.
-        let cwd = self.make_cwd(process)?;
-        rootfs::finish(&self.plan.rootfs, self.trees.root.as_fd(), late)?;
+        rootfs::finish(&self.plan.rootfs, root, late)?;
 
-        let home = self.home(process);
+        let home = process.wants_home.then(|| program::home(process, root));
         let output = self.hook_output.fds();
         let keep = [Some(self.sync), self.gate, output[0], output[1]];
         // A startContainer hook may yet make what is missing.
@@ -210,27 +218,26 @@ impl Init<'_> {
     fn late_namespaces(&self, sync: &ChildEnd<'_>) -> Result<(), Fault> {
         namespaces::late(self, sync)
     }
-
-    fn set_up_stdio(&self, process: &ProcessPlan, sync: &ChildEnd<'_>) -> Result<(), Fault> {
-        terminal::set_up(process, self.plan.rootfs.dev.is_some(), self.trees.root.as_fd(), sync)
-    }
-
-    fn make_cwd(&self, process: &ProcessPlan) -> Result<OwnedFd, Fault> {
-        program::make_cwd(process, self.trees.root.as_fd())
-    }
-
-    fn home(&self, process: &ProcessPlan) -> Option<CString> {
-        process.wants_home.then(|| program::home(process, self.trees.root.as_fd()))
-    }
 }
 
 /// Moves this process, which has one thread, into cgroups. `0` into `tasks` of v1 is the one way that does not wait for an
 /// RCU grace period (see [`crate::cgroups::Cgroup::join`]).
-fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
+/// With `without`, one that is not permitted is a warning only.
+fn join_cgroup(files: &[OwnedFd], without: Option<&ChildEnd<'_>>) -> Result<(), Fault> {
     for (index, file) in files.iter().enumerate() {
-        rustix::io::write(file, b"0").map_err(|errno| Fault::new(Step::JoinCgroup, errno).item(index))?;
+        match (rustix::io::write(file, b"0"), without) {
+            (Err(errno @ Errno::ACCESS), Some(sync)) => sync.warn(&Fault::new(Step::JoinCgroup, errno).item(index))?,
+            (result, _) => drop(result.map_err(|errno| Fault::new(Step::JoinCgroup, errno).item(index))?),
+        }
     }
     Ok(())
+}
+
+/// By this process itself, where the parent may not: a file of a process that cannot be dumped is the host's root's.
+fn set_oom_score(plan: &ChildPlan, proc: BorrowedFd<'_>) -> Result<(), Fault> {
+    let Some(value) = plan.oom_score_adj else { return Ok(()) };
+    host::write_raw(proc, "self/oom_score_adj", value.to_string().as_bytes())
+        .map_err(|errno| Fault::new(Step::OomScore, errno))
 }
 
 fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildEnd<'_>) -> Result<(), Fault> {
@@ -265,11 +272,12 @@ fn settle(
     // a program of the container, and is confined like it.
     labels::set(&plan.labels, proc)?;
     let status = verify::open(proc)?;
+    let set_groups = !plan.keep_groups && identity::may_set_groups(plan, process, proc, sync)?;
     // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626). Before a profile
     // may be loaded: many do not know close_range.
     close_descriptors(plan.preserve_fds, &[keep, &[Some(cwd.as_fd()), Some(status.as_fd())]].concat())?;
     let diagnosis = diagnosis::diagnose(process, cwd.as_fd());
-    identity::take_on(process, plan.keep_groups, cwd, status, sync)?;
+    identity::take_on(process, set_groups, cwd, status, sync)?;
     let program = program::find(process, diagnosis, now)?;
     schedule(process)?;
     set_limits(process)?;

@@ -72,6 +72,7 @@ pub(crate) fn make_exec(
     let process = process::plan(&wanted, linux, facts, &namespaces, &mut warnings)?;
     let annotations = super::annotations::all(spec)?;
     let acting = super::acting(&annotations)?;
+    let (oom_score_adj, childs_oom_score_adj) = super::oom_score_adj(Some(&wanted), facts)?;
     let child = ChildPlan {
         namespaces,
         rootfs: RootfsPlan::default(),
@@ -83,6 +84,8 @@ pub(crate) fn make_exec(
         labels: lsm::labels(Some(&wanted), facts.lsm)?,
         process: Some(process),
         preserve_fds,
+        for_user: facts.caller.is_user(),
+        oom_score_adj: childs_oom_score_adj,
         keep_groups: acting.keep_groups,
     };
     Ok(Plan {
@@ -93,7 +96,8 @@ pub(crate) fn make_exec(
         device_rules: Vec::new(),
         cgroup_owner: None,
         idmap: None,
-        oom_score_adj: super::oom_score_adj(Some(&wanted))?,
+        writers: facts.writers(None),
+        oom_score_adj,
         rdt: None,
         net_devices: Vec::new(),
         hooks: HookPlans::default(),

@@ -46,7 +46,36 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
         }
         (Step::SecondChild | Step::ExecChild, libc::EAGAIN) => error.hint(NO_MORE_PROCESSES),
         (Step::Keyring, libc::EDQUOT) => error.hint("raise kernel.keys.maxkeys and kernel.keys.maxbytes"),
-        _ => error,
+        _ => match user_namespace_hint(plan, fault) {
+            Some(hint) => error.hint(hint),
+            None => error,
+        },
+    }
+}
+
+/// Why the kernel refuses a mount to root of a user namespace, and what helps.
+fn user_namespace_hint(plan: &Plan, fault: &Fault) -> Option<&'static str> {
+    let mount = plan.child.rootfs.mounts.get(usize::from(fault.item));
+    let fstype = match mount.map(|mount| &mount.kind) {
+        Some(MountKind::New { fstype, .. }) => fstype.to_bytes(),
+        _ => b"",
+    };
+    match (fault.step, fault.errno, fstype) {
+        (Step::MountAttrs, libc::EPERM, _) => {
+            Some("in a user namespace a flag of the host's mount cannot be taken away: leave the option out")
+        }
+        (Step::MountSource, libc::EINVAL, _) => {
+            Some("other mounts are below it, which a user namespace may not uncover: \"rbind\" takes them along")
+        }
+        (Step::MountCreate, libc::EPERM, b"proc") => Some(
+            "parts of the /proc around this one are covered, so that a user namespace gets no new one: uncover them in the \
+             outer container (--security-opt systempaths=unconfined, procMount: Unmasked), or share its pid namespace",
+        ),
+        (Step::MountOpen | Step::MountCreate, libc::EPERM, b"mqueue") => Some("it needs an ipc namespace of its own"),
+        (Step::MountOpen | Step::MountCreate, libc::EPERM, kind) if !kind.is_empty() => {
+            Some("the kernel grants this file system to real root only, or to who owns what it shows")
+        }
+        _ => None,
     }
 }
 
@@ -122,6 +151,14 @@ fn mount(plan: &Plan, fault: &Fault, item: usize) -> Error {
     };
     match fault.step {
         Step::MountTarget => Error::at(format!("{field}.destination"), format!("{target:?}")),
+        Step::MountSource | Step::MountNotProc => {
+            let MountKind::Bind { source, .. } = &mount.kind else {
+                return Error::at(field, format!("{:?}", fault.step));
+            };
+            let other = format!("{:?} is not a procfs, and nothing else can be at \"/proc\"", source.0);
+            let text = if fault.step == Step::MountNotProc { other } else { format!("{:?}", source.0) };
+            Error::at(format!("{field}.source"), text)
+        }
         Step::MountUnsafeTarget => {
             // The first words are runc's.
             let text = format!("{target:?} must be mounted on ordinary directory, and leads through a link");
@@ -259,6 +296,10 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
     let selinux = || child.labels.selinux.as_deref().unwrap_or_default();
     let path = |paths: &[crate::rootfs::plan::RootPath]| paths.get(item).map_or(String::new(), |path| path.display());
     match step {
+        Step::OomScore => {
+            let value = child.oom_score_adj.unwrap_or(0);
+            Error::at("process.oomScoreAdj", format!("set to {value}")).hint("lowering it needs CAP_SYS_RESOURCE")
+        }
         Step::JoinCgroup => Error::at("linux.cgroupsPath", "join the cgroup"),
         Step::JoinNamespace => match child.namespaces.joined.get(item) {
             Some(joined) => {
@@ -283,6 +324,7 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
             Error::at("process.apparmorProfile", format!("unable to apply apparmor profile {profile:?}"))
         }
         Step::SelinuxLabel => Error::at("process.selinuxLabel", format!("can't set process label {:?}", selinux())),
+        Step::RootSource => Error::at("root.path", format!("{:?}", plan.rootfs.0)),
         Step::InheritedMounts => Error::at("linux.rootfsPropagation", "set the propagation of the inherited mounts"),
         Step::AttachRootfs => Error::at("root.path", format!("mount {:?}", plan.rootfs.0)),
         Step::DevDirectory => Error::at("linux.devices", "open \"/dev\" of the container"),
@@ -316,7 +358,10 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         Step::NoNewPrivileges => Error::at("process.noNewPrivileges", "set"),
         Step::Seccomp => Error::at("linux.seccomp", "load the filter"),
         Step::Bounding => Error::at("process.capabilities.bounding", format!("drop capability {item}")),
-        Step::Groups => Error::at("process.user.additionalGids", "set the groups"),
+        // runc's words.
+        Step::Groups => {
+            Error::at("process.user.additionalGids", "cannot set any additional groups in a rootless container")
+        }
         Step::Gid => Error::at(
             "process.user.gid",
             process.map_or(String::new(), |process| format!("become group {}", process.gid)),

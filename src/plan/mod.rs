@@ -14,6 +14,7 @@ mod namespaces;
 mod netdev;
 mod process;
 pub(crate) mod rdt;
+mod rootless;
 mod scheduling;
 mod sysctl;
 mod variant;
@@ -33,6 +34,7 @@ pub(crate) use lsm::{Labels, Lsm, wanted as lsm_wanted};
 pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
 pub(crate) use netdev::NetDevice;
 pub(crate) use process::{Capabilities, ProcessPlan};
+pub(crate) use rootless::{Caller, Writer};
 pub(crate) use scheduling::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
 pub(crate) use sysctl::Sysctl;
 
@@ -53,6 +55,7 @@ pub(crate) struct Facts {
     pub(crate) permitted: u64,
     /// Of the security modules that the configuration asks for, those that this kernel has.
     pub(crate) lsm: Lsm,
+    pub(crate) caller: Caller,
 }
 
 /// What the command line says.
@@ -85,6 +88,8 @@ pub(crate) struct Plan {
     /// As which user the container may work in its cgroup, as the container counts users; None: it may not.
     pub(crate) cgroup_owner: Option<u32>,
     pub(crate) idmap: Option<IdMap>,
+    /// Who writes its map of users, and that of groups.
+    pub(crate) writers: [Writer; 2],
     pub(crate) oom_score_adj: Option<i32>,
     pub(crate) net_devices: Vec<NetDevice>,
     pub(crate) rdt: Option<rdt::RdtPlan>,
@@ -124,6 +129,10 @@ pub(crate) struct ChildPlan {
     /// None: config.json has no `process`; then the container can be created, and not started.
     pub(crate) process: Option<ProcessPlan>,
     pub(crate) preserve_fds: u32,
+    /// Whom an ordinary user has called: what the kernel does not grant them is an error.
+    pub(crate) for_user: bool,
+    /// None: the parent sets it, or nobody.
+    pub(crate) oom_score_adj: Option<i32>,
     /// Supplementary groups stay as the caller has them.
     pub(crate) keep_groups: bool,
 }
@@ -142,6 +151,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let no_linux = empty_linux();
     let linux = spec.linux().as_ref().unwrap_or(&no_linux);
     let namespaces = namespaces::plan(linux)?;
+    rootless::check(spec, linux, &namespaces, facts)?;
     let idmap = namespaces::idmap(linux, &namespaces)?;
     check_needs(spec, linux, &namespaces)?;
     let resources = linux.resources().as_ref();
@@ -160,9 +170,11 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let annotations = annotations::all(spec)?;
     annotations::check(&annotations, &mut warnings)?;
     let acting = acting(&annotations)?;
-    let rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
+    let mut rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
     check_idmaps(&rootfs, &namespaces)?;
+    rootless::or_hosts(&mut rootfs.mounts, &namespaces, facts);
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
+    let (oom_score_adj, childs_oom_score_adj) = oom_score_adj(spec.process().as_ref(), facts)?;
     let rdt = rdt::plan(linux, &options.id, &mut warnings)?;
     let child = ChildPlan {
         rootfs,
@@ -174,6 +186,8 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         labels: lsm::labels(spec.process().as_ref(), facts.lsm)?,
         process,
         preserve_fds: options.preserve_fds,
+        for_user: facts.caller.is_user(),
+        oom_score_adj: childs_oom_score_adj,
         keep_groups: acting.keep_groups,
         namespaces,
     };
@@ -184,8 +198,9 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         device_rules: cgroups::devices::rules(resources)?,
         unit_properties: if options.systemd { variant::properties(&annotations)? } else { Vec::new() },
         cgroup_owner: cgroup_owner(&child, facts.cgroups),
+        writers: facts.writers(idmap.as_ref()),
         idmap,
-        oom_score_adj: oom_score_adj(spec.process().as_ref())?,
+        oom_score_adj,
         net_devices,
         rdt,
         hooks,
@@ -388,11 +403,14 @@ pub(crate) fn keyring(id: &str) -> Result<CString> {
     rootfs_plan::c_string(format!("_ses.{id}").as_bytes(), "id")
 }
 
-fn oom_score_adj(process: Option<&Process>) -> Result<Option<i32>> {
+/// What the parent sets, and what the child: a file of a process that cannot be dumped is real root's alone, who in turn has
+/// to set it from outside of a user namespace.
+fn oom_score_adj(process: Option<&Process>, facts: &Facts) -> Result<(Option<i32>, Option<i32>)> {
     match process.and_then(Process::oom_score_adj) {
         Some(value) if !(-1000..=1000).contains(&value) => {
             Err(Error::at("process.oomScoreAdj", format!("{value} is not between -1000 and 1000")))
         }
-        value => Ok(value),
+        value if facts.caller.is_real_root() => Ok((value, None)),
+        value => Ok((None, value)),
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn plan(linux: &Linux, namespaces: &Namespaces, facts: &Facts) -> Res
         return Err(Error::at("linux.netDevices", "unable to move network devices without a NET namespace")
             .hint("add {\"type\": \"network\"} to linux.namespaces"));
     }
-    if facts.permitted & 1 << CAP_NET_ADMIN == 0 {
+    if facts.caller.is_user() || facts.permitted & 1 << CAP_NET_ADMIN == 0 {
         return Err(Error::at("linux.netDevices", "network devices are not supported for rootless containers")
             .hint("moving them needs CAP_NET_ADMIN"));
     }
@@ -103,6 +103,7 @@ mod tests {
         last_cap: 40,
         permitted: u64::MAX,
         lsm: crate::plan::Lsm { apparmor: false, selinux: false },
+        caller: crate::plan::Caller { euid: 0, egid: 0, in_user_namespace: false },
     };
 
     fn of(devices: &str, facts: &Facts, namespaces: &Namespaces) -> Result<Vec<NetDevice>> {

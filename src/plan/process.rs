@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, PosixRlimitType, Process};
 
+use super::rootless::is_mapped;
 use super::scheduling::{self, Affinity, Scheduling};
 use super::{Facts, Namespaces};
 use crate::error::{Error, Result};
@@ -171,18 +172,11 @@ fn candidates(program: &[u8], path: &[u8]) -> Result<Vec<CString>> {
 fn check_ids(uid: u32, gid: u32, gids: &[u32], linux: &Linux, namespaces: &Namespaces) -> Result<()> {
     let none = Vec::new();
     let new_user = namespaces.is_new(libc::CLONE_NEWUSER);
-    let mapped = |id: u32, mappings: &[LinuxIdMapping]| {
-        let inside = |mapping: &LinuxIdMapping| {
-            id >= mapping.container_id()
-                && u64::from(id) < u64::from(mapping.container_id()) + u64::from(mapping.size())
-        };
-        !new_user || mappings.iter().any(inside)
-    };
     let check = |field: String, id: u32, kind: &str, mappings: &[LinuxIdMapping]| {
         if id == u32::MAX {
             return Err(Error::at(field, format!("{id} is not a {kind} id")));
         }
-        if !mapped(id, mappings) {
+        if new_user && !is_mapped(id, mappings) {
             return Err(Error::at(
                 field,
                 format!("{id} is in none of linux.{}Mappings", if kind == "user" { "uid" } else { "gid" }),

@@ -2,6 +2,7 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
@@ -9,7 +10,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
 use super::plan::{Attrs, MountKind, MountPlan, Param, Propagation, RootPath, RootfsPlan};
 use super::resolve::{self, Missing};
 use super::source::{CgroupMount, Hierarchy, Tree, Trees};
-use super::{copy_up, move_mount};
+use super::{copy_up, move_mount, source};
 use crate::sync::{Detail, Fault, Step};
 use crate::sys::{self, Errno, MountAttr};
 
@@ -52,7 +53,12 @@ fn one(
     let root = trees.root.as_fd();
     match (&mount.kind, source) {
         (MountKind::New { fstype, params }, _) => {
-            let made = new(root, mount, fstype, params)?;
+            let made = match new(root, mount, fstype, params) {
+                Err(fault) if mount.or_hosts && fault.errno == libc::EPERM => {
+                    return kernel_bind(root, mount, fstype).map(|()| None);
+                }
+                result => result?,
+            };
             if let Some(label) = plan.label.as_deref().filter(|_| fstype.as_c_str() == c"mqueue") {
                 label_root(made.as_fd(), label).map_err(|errno| Fault::new(Step::MountLabel, errno))?;
             }
@@ -90,6 +96,18 @@ fn new(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr, params: &[Param])
     }
     move_mount(made.as_fd(), target.fd.as_fd()).map_err(|errno| Fault::new(Step::MountAttach, errno))?;
     Ok(made)
+}
+
+/// The host's /sys or /proc with all that is mounted there, in the place of a new one that the kernel does not grant: a
+/// sysfs belongs to the owner of a network namespace and a procfs to that of a pid namespace, and where parts of the
+/// host's are covered, a user namespace gets none that would show them.
+fn kernel_bind(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr) -> Result<(), Fault> {
+    let path = if fstype == c"proc" { "/proc" } else { "/sys" };
+    let target = kernel_target(root, &mount.target)?;
+    let tree = source::clone_tree(Path::new(path), true).map_err(|errno| Fault::new(Step::MountCreate, errno))?;
+    set_attrs(tree.as_fd(), Attrs { set: mount.attrs.set | mount.attrs_recursive.set, clr: 0 }, true)?;
+    propagate(tree.as_fd(), Some(Propagation { flag: libc::MS_PRIVATE, recursive: true }))?;
+    attach(tree.as_fd(), &target, mount)
 }
 
 /// For a file system that takes no context when it is mounted: the label of its root directory.
@@ -233,7 +251,12 @@ fn propagate(mount: BorrowedFd<'_>, propagation: Option<Propagation>) -> Result<
 const PRIVATE: Option<Propagation> = Some(Propagation { flag: libc::MS_PRIVATE, recursive: false });
 
 /// A mount of type cgroup: the container's part of the hierarchies.
-fn cgroup(root: BorrowedFd<'_>, mount: &MountPlan, cgroup: &CgroupMount, label: Option<&CStr>) -> Result<(), Fault> {
+fn cgroup(
+    root: BorrowedFd<'_>,
+    mount: &MountPlan,
+    cgroup: &CgroupMount<OwnedFd>,
+    label: Option<&CStr>,
+) -> Result<(), Fault> {
     let target = target(root, &mount.target, Missing::Directory)?;
     let attrs = mount.attrs.set | mount.attrs_recursive.set;
     let fault = |errno| Fault::new(Step::MountCgroup, errno);
@@ -278,7 +301,7 @@ fn new_instance(
 }
 
 /// One hierarchy below the tmpfs, and the links to it. The tmpfs is new and nobody else's.
-fn v1_hierarchy(tmpfs: BorrowedFd<'_>, hierarchy: &Hierarchy, attrs: u64) -> Result<(), Fault> {
+fn v1_hierarchy(tmpfs: BorrowedFd<'_>, hierarchy: &Hierarchy<OwnedFd>, attrs: u64) -> Result<(), Fault> {
     let fault = |errno| Fault::new(Step::MountCgroup, errno);
     let name = hierarchy.name.as_c_str();
     rustix::fs::mkdirat(tmpfs, name, Mode::from_raw_mode(0o755)).map_err(fault)?;

@@ -115,6 +115,8 @@ pub(crate) struct MountPlan {
     pub(crate) copy_up: bool,
     /// A tmpfs with `ro`: it becomes read-only last of all, and the flag is not in `attrs`.
     pub(crate) late_readonly: bool,
+    /// Where the kernel grants no new one, the host's takes its place: it shows the same, or as much as may be seen.
+    pub(crate) or_hosts: bool,
 }
 
 /// How the ids of a bind mount's files are mapped.
@@ -231,7 +233,8 @@ pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path, warnings: &mut V
         attrs.set &= !MOUNT_ATTR_RDONLY;
         attrs_recursive.set &= !MOUNT_ATTR_RDONLY;
     }
-    Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, idmap, copy_up, late_readonly })
+    let or_hosts = false;
+    Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, idmap, copy_up, late_readonly, or_hosts })
 }
 
 /// Mappings without one of the options are for the mount alone.

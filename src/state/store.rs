@@ -89,6 +89,8 @@ pub(crate) struct Init {
     pub(super) init_process_start: u64,
 }
 
+const OWN_ROOT: &str = "XDG_RUNTIME_DIR, or --root, must name a directory of this user's own";
+
 /// The directory of all containers.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -125,6 +127,10 @@ impl Root {
         match made {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::new(format!("container with given ID already exists: {id:?}"))),
+            Err(errno @ Errno::ACCESS) => {
+                let error = Error::at("--root", format!("create {}", path.display())).errno(errno);
+                return Err(error.hint(OWN_ROOT));
+            }
             Err(errno) => return Err(Error::new(format!("create {}", path.display())).errno(errno)),
         }
         let container = Container::open(id, path)?;
@@ -135,8 +141,11 @@ impl Root {
     /// Private and sticky: the sticky bit keeps systemd-tmpfiles from cleaning it.
     pub(crate) fn make(&self) -> Result<()> {
         use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-        let failed =
-            |error: std::io::Error| Error::at("--root", format!("create {}", self.path.display())).errno(error);
+        let failed = |error: std::io::Error| {
+            let denied = error.kind() == std::io::ErrorKind::PermissionDenied;
+            let error = Error::at("--root", format!("create {}", self.path.display())).errno(error);
+            if denied { error.hint(OWN_ROOT) } else { error }
+        };
         if let Some(above) = self.path.parent() {
             std::fs::DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(failed)?;
         }

@@ -21,6 +21,7 @@ macro_rules! steps {
 steps! {
     /// Internal to the protocol: a message that cannot be sent or understood.
     Protocol,
+    OomScore,
     JoinCgroup,
     JoinNamespace,
     JoinInit,
@@ -35,9 +36,12 @@ steps! {
     Keyring,
     KeyLabel,
     Loopback,
+    RootSource,
     InheritedMounts,
     AttachRootfs,
     MountTarget,
+    MountSource,
+    MountNotProc,
     MountUnsafeTarget,
     MountOpen,
     MountParam,

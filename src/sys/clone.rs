@@ -29,7 +29,7 @@ struct CloneArgs {
 /// What to clone.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Clone3<'a> {
-    /// `CLONE_NEW*` and `CLONE_PARENT`; `CLONE_PIDFD` is always added.
+    /// `CLONE_NEW*`, `CLONE_PARENT` and `CLONE_FILES`; `CLONE_PIDFD` is always added.
     pub(crate) flags: u64,
     /// The cgroup v2 directory in which the child starts (`CLONE_INTO_CGROUP`, Linux 5.7).
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
