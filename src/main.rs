@@ -1,4 +1,5 @@
 //! A low-level OCI container runtime: parses the command line, carries one command out, prints one error.
+#![cfg_attr(not(test), no_main)]
 
 mod cgroups;
 mod child;
@@ -41,7 +42,6 @@ mod update;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::error::{ContextKind, ErrorKind};
 
@@ -52,7 +52,9 @@ use error::{Error, Result};
 use logging::{Format, Log};
 use state::Root;
 
-fn main() -> ExitCode {
+sys::entry!(command);
+
+fn command() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();
     let name = program_name(words.first());
     let cli = match cli::parse(&name, words.into_iter()) {
@@ -63,7 +65,7 @@ fn main() -> ExitCode {
         Err(usage) => {
             let _ = usage.print();
             // Help is asked for; anything else is an error, which runc answers with 1.
-            return if usage.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            return usage.use_stderr().into();
         }
     };
     if cli.version {
@@ -96,15 +98,15 @@ fn no_command(usage: &clap::Error) -> Error {
     Error::new(format!("No help topic for '{word}'")).hint(hint)
 }
 
-fn exit(log: &Log, result: Result<u8>, failure: u8) -> ExitCode {
+fn exit(log: &Log, result: Result<u8>, failure: u8) -> u8 {
     match result {
         Ok(status) => {
             log.succeeds();
-            ExitCode::from(status)
+            status
         }
         Err(error) => {
             log.error(&error);
-            ExitCode::from(failure)
+            failure
         }
     }
 }

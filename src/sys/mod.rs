@@ -13,6 +13,7 @@ mod netlink;
 mod process;
 mod seccomp;
 mod signal;
+mod start;
 
 pub(crate) use bpf::{bpf_prog_attach, bpf_prog_get_fd_by_id, bpf_prog_load, bpf_prog_name, bpf_prog_query};
 pub(crate) use clone::{Clone3, Cloned, clone3};
@@ -27,6 +28,7 @@ pub(crate) use process::{
 };
 pub(crate) use seccomp::seccomp_set_mode_filter;
 pub(crate) use signal::reset_handlers;
+pub(crate) use start::{entry, start};
 
 /// The errno of a failed call.
 pub(crate) type Errno = rustix::io::Errno;

@@ -1,0 +1,45 @@
+//! Where the program starts, in the place of the standard library's entry point.
+//!
+//! That one also reads /proc/self/maps and installs an alternate stack with handlers of SIGSEGV and SIGBUS, only to say
+//! "stack overflow" before it aborts: seventeen system calls in each command, and the code of sscanf(3) in the binary.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+#[cfg(not(target_env = "gnu"))]
+compile_error!(
+    "only glibc gives the standard library its arguments without the standard entry point (std::env::args_os)"
+);
+
+/// Makes `$main`, a function that returns the exit code, the entry point.
+macro_rules! entry {
+    ($main:path) => {
+        #[allow(unsafe_code, clippy::exit, reason = "the C library calls this name; exit flushes stdout")]
+        // SAFETY: there is no other `main`, since the crate is `no_main`; but as a test, which has its own.
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        extern "C" fn main() -> libc::c_int {
+            $crate::sys::start();
+            std::process::exit($main().into())
+        }
+    };
+}
+pub(crate) use entry;
+
+/// What of the standard library's start is needed.
+pub(crate) fn start() {
+    // The caller has closed some of 0 to 2: the first file that we open must not be stdin, stdout or stderr.
+    for number in 0..3 {
+        // SAFETY: the descriptor is only asked for; it is not kept.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        if rustix::io::fcntl_getfd(fd) == Err(Errno::BADF) {
+            // The lowest number that is free is this one. It stays open.
+            let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
+            std::mem::forget(null.unwrap_or_else(|_| std::process::abort()));
+        }
+    }
+    // A reader that goes away is an error of write(2), not our end.
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
