@@ -1,6 +1,8 @@
 //! Limits: what the host's cgroup files say of a container, and what the container feels.
 
+mod devices;
 mod disabled;
+mod felt;
 mod removal;
 mod v2;
 

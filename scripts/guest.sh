@@ -60,7 +60,7 @@ fetch_kernel() {
     dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
     depmod -b "$work/kernel" "$version"
-    for module in overlay veth virtio_pci virtio_blk ext4; do
+    for module in overlay veth loop virtio_pci virtio_blk ext4; do
         modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r path; do
         cp "$path" "$work/modules/"

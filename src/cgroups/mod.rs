@@ -27,9 +27,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use files::{
-    collect_processes, is_frozen, make_dir, oom_kills, open_dir, read_file, remove_tree, wait_for, write_file,
-};
+use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_tree, wait_for, write_file};
 pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
@@ -162,13 +160,6 @@ impl Cgroup {
             }
         }
         Ok(())
-    }
-
-    /// How many processes the kernel has killed for want of memory.
-    pub(crate) fn oom_kills(&self) -> u64 {
-        let Some(dir) = self.dir("memory") else { return 0 };
-        let file = if self.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
-        oom_kills(&read_file(dir, file).unwrap_or_default())
     }
 
     fn refused(&self, what: &str, dir: &Path, errno: Errno) -> Error {

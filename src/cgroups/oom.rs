@@ -7,7 +7,8 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Cgroup, Version, oom_kills, read_file, write_file};
+use super::files::oom_kills;
+use super::{Cgroup, Version, read_file, write_file};
 use crate::error::{Error, Result};
 
 /// What the kernel tells of a cgroup's memory, until the cgroup is removed.
@@ -25,6 +26,23 @@ enum Source {
 }
 
 impl Cgroup {
+    /// How many processes the kernel has killed for want of memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let Some(dir) = self.dir("memory") else { return 0 };
+        let file = if self.version == Version::V2 { "memory.events" } else { "memory.oom_control" };
+        oom_kills(&read_file(dir, file).unwrap_or_default())
+    }
+
+    /// Whether the limit of memory was met: what the kernel then refuses has many errnos.
+    pub(crate) fn has_met_memory_limit(&self) -> bool {
+        let Some(dir) = self.dir("memory") else { return false };
+        let read = |file| read_file(dir, file).unwrap_or_default();
+        match self.version {
+            Version::V2 => read("memory.events").lines().any(|line| line.starts_with("max ") && line != "max 0"),
+            Version::V1 => !matches!(read("memory.failcnt").trim(), "" | "0"),
+        }
+    }
+
     /// Begins to watch. None: no memory controller.
     pub(crate) fn watch_oom(&self) -> Result<Option<OomWatch>> {
         let Some(dir) = self.dir("memory").filter(|dir| dir.exists()) else { return Ok(None) };
