@@ -537,6 +537,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "update::kernel_memory_is_ignored_with_a_warning", "--kernel-memory is ignored; sizes have units", "runc's command line"),
     d("runc", "update::many_changes_of_devices_leave_one_program", "update has --device-add and --device-rm", "this project's command line"),
     d("crun", "update::many_changes_of_devices_leave_one_program", "update has --device-add and --device-rm", "this project's command line"),
+    d("runc", "update::no_moment_is_without_device_rules", "update has --device-add and --device-rm", "this project's command line"),
+    d("crun", "update::no_moment_is_without_device_rules", "update has --device-add and --device-rm", "this project's command line"),
     d("crun", "update::memory_options", "options are taken after the id, too; sizes have units", "runc's command line"),
     d("crun", "update::other_options", "options are taken after the id, too", "runc's command line"),
     d("crun", "update::resources_come_from_stdin_or_a_file_and_0_is_no_change", "an empty object is no setting", "runc's behaviour"),

@@ -1,6 +1,8 @@
 //! Commands on one id at the same time.
 
-use crate::support::{Bundle, Container, Output, case, scale};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::support::{Bundle, Container, Output, WAITING, case, scale};
 
 fn codes(outputs: &[Output]) -> Vec<i32> {
     let mut codes: Vec<i32> = outputs.iter().map(Output::code).collect();
@@ -90,5 +92,45 @@ fn list_while_containers_come_and_go() {
             }
             run.wait().ok();
         }
+    });
+}
+
+/// Makes cgroups below each that it sees, and goes into one of them.
+const NESTS: &str = "cd /sys/fs/cgroup; top=.; [ -e cgroup.procs ] || top=$(ls -d */); \
+    for dir in $top; do mkdir -p $dir/a/b $dir/c || echo no cgroups in $dir; done; [ $top = . ] || cd pids; echo $$ > a/b/cgroup.procs; ";
+
+/// One of many: created with cgroups of its own making, and deleted.
+fn come_and_go(number: usize) {
+    let mut bundle = Bundle::sh(&format!("{NESTS}{WAITING}"));
+    bundle.unmount("/sys/fs/cgroup").namespace("cgroup", None);
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev"]);
+    let container = bundle.container();
+    let mut io = container.create_io();
+    container.start().ok();
+    assert_eq!(io.stdout.next(), "ready");
+    if number % 2 == 0 {
+        container.stop();
+        container.command(&["delete"], &[]).ok();
+    } else {
+        container.command(&["delete", "--force"], &[]).ok();
+    }
+    container.nothing_left();
+}
+
+#[test]
+fn many_containers_side_by_side_leave_no_cgroup() {
+    case(|| {
+        let next = AtomicUsize::new(0);
+        // By default two hundred; an emulated processor has no time for them.
+        let count =
+            2 * scale() / if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) { 1 } else { 10 };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                    numbers.take_while(|number| *number < count).for_each(come_and_go);
+                });
+            }
+        });
     });
 }

@@ -433,6 +433,29 @@ fn many_changes_of_devices_leave_one_program() {
     });
 }
 
+/// Tries all the time what is always allowed, and what never is.
+const BETWEEN: &str = "(while :; do { true < /dev/probe; } 2>&1 | grep -q 'not permitted' || echo leaked; \
+    true < /dev/null || echo lost; done) & echo ready; read line; kill $!";
+
+#[test]
+fn no_moment_is_without_device_rules() {
+    case(|| {
+        let mut bundle = Bundle::sh(BETWEEN);
+        let device = json!({"path": "/dev/probe", "type": "c", "major": 10, "minor": 250, "fileMode": 0o666});
+        bundle.set("/linux/devices", json!([device]));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        for _ in 0..20 {
+            container.command(&["update"], &["--device-add", "c:10:251"]).ok();
+            container.command(&["update"], &["--device-rm", "c:10:251"]).ok();
+        }
+        io.close();
+        assert_eq!(io.stdout.rest(), "");
+    });
+}
+
 #[test]
 fn a_failing_update_leaves_devices_as_they_were() {
     case(|| {
