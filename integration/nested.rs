@@ -1,0 +1,190 @@
+//! A container in a container: this runtime runs in one of its own, as privileged root, as root of a user namespace, and as
+//! an engine confines it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use serde_json::{Value, json};
+
+use crate::namespaces::{mappings, user_namespaces};
+use crate::support::{Bundle, Output, base_config, busybox, case, ours, runtime, skip};
+
+/// A container whose root file system has the runtime and a bundle in it, and which runs that bundle.
+fn outer(script: &str, edit: impl FnOnce(&mut Value)) -> Bundle {
+    let mut bundle = Bundle::sh(script);
+    let root = bundle.rootfs();
+    fs::copy(runtime(), root.join("bin/runtime")).unwrap();
+    fs::create_dir(root.join("run")).unwrap();
+    for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        fs::create_dir_all(root.join("mnt/rootfs").join(directory)).unwrap();
+    }
+    for program in ["sh", "id", "echo", "hostname", "cat", "true"] {
+        fs::copy(busybox(), root.join("mnt/rootfs/bin").join(program)).unwrap();
+    }
+    let mut inner = base_config();
+    inner["process"]["args"] = json!(["sh", "-c", "id -u; hostname; echo x > /dev/null && echo written; echo $$"]);
+    edit(&mut inner);
+    fs::write(root.join("mnt/config.json"), inner.to_string()).unwrap();
+    // Everything, as `docker run --privileged` gives it.
+    let all: Vec<String> = (0..=40).filter_map(capability).collect();
+    let names: Vec<&str> = all.iter().map(String::as_str).collect();
+    bundle.capabilities(&names).set("/process/noNewPrivileges", json!(false));
+    bundle.remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
+    bundle.unmount("/sys/fs/cgroup").namespace("cgroup", None);
+    bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "rw"]);
+    bundle.mount("/run", "tmpfs", "tmpfs", &["mode=755"]);
+    bundle
+}
+
+/// Names by number, of linux/capability.h.
+fn capability(number: u8) -> Option<String> {
+    let name = match number {
+        0 => "CHOWN",
+        1 => "DAC_OVERRIDE",
+        2 => "DAC_READ_SEARCH",
+        3 => "FOWNER",
+        4 => "FSETID",
+        5 => "KILL",
+        6 => "SETGID",
+        7 => "SETUID",
+        8 => "SETPCAP",
+        10 => "NET_BIND_SERVICE",
+        12 => "NET_ADMIN",
+        16 => "SYS_MODULE",
+        18 => "SYS_CHROOT",
+        19 => "SYS_PTRACE",
+        21 => "SYS_ADMIN",
+        23 => "SYS_NICE",
+        27 => "MKNOD",
+        29 => "AUDIT_WRITE",
+        31 => "SETFCAP",
+        _ => return None,
+    };
+    Some(format!("CAP_{name}"))
+}
+
+/// Gives a configuration a user namespace, with ids from 1000 on.
+fn map_again(config: &mut Value, size: u32) {
+    let map = json!([{"containerID": 0, "hostID": 1000, "size": size}]);
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    config["linux"]["uidMappings"] = map.clone();
+    config["linux"]["gidMappings"] = map;
+}
+
+const RUN: &str = "cd /mnt && runtime --root /run/inner run inner";
+const WORDS: &str = "0\ncontainer\nwritten\n1\n";
+
+fn run(bundle: Bundle) -> Output {
+    let container = bundle.container();
+    let output = container.run();
+    container.nothing_left();
+    output
+}
+
+#[test]
+fn privileged() {
+    if !ours() {
+        skip!("this runtime in its own container");
+    }
+    case(|| {
+        let output = run(outer(&format!("{RUN} && {RUN} && ls /run/inner"), |_| {})).ok();
+        assert_eq!(output.stdout, [WORDS, WORDS].concat());
+    });
+}
+
+/// The life of a container by the single commands.
+#[test]
+fn privileged_by_single_commands() {
+    if !ours() {
+        skip!("this runtime in its own container");
+    }
+    case(|| {
+        let script = "set -e; cd /mnt; r='runtime --root /run/inner'; $r create c </dev/null; $r start c; \
+                      $r exec c id -u; $r ps -f json c | tr -d '0-9'; $r pause c; $r state c | grep status; $r resume c; \
+                      $r update --pids-limit 50 c; $r delete --force c; ls /run/inner";
+        let output =
+            run(outer(script, |inner| inner["process"]["args"] = json!(["sh", "-c", "while :; do :; done"]))).ok();
+        assert_eq!(output.stdout, "0\n[]\n  \"status\": \"paused\",\n");
+    });
+}
+
+#[test]
+fn as_root_of_a_user_namespace() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    case(|| {
+        let mut bundle = outer(RUN, |_| {});
+        mappings(bundle.namespace("user", None));
+        assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
+
+/// With a user namespace of its own again, in which the ids are other ones.
+#[test]
+fn with_a_user_namespace_in_each() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    case(|| {
+        let mut bundle = outer(RUN, |inner| map_again(inner, 1000));
+        mappings(bundle.namespace("user", None));
+        assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
+
+/// An ordinary user in the container.
+#[test]
+fn by_an_ordinary_user() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    case(|| {
+        let mut bundle = outer("cd /mnt && runtime --root /tmp/inner run inner", |inner| {
+            map_again(inner, 1);
+            inner["linux"].as_object_mut().unwrap().remove("resources");
+            inner["mounts"][2]["options"].as_array_mut().unwrap().retain(|option| option != "gid=5");
+        });
+        bundle.set("/process/user", json!({"uid": 1000, "gid": 1000})).capabilities(&[]);
+        fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
+
+/// Where an engine has covered parts of /proc, a user namespace gets no new one.
+#[test]
+fn covered_parts_of_proc_are_named_as_the_reason() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    case(|| {
+        let mut bundle = outer(RUN, |inner| map_again(inner, 1000));
+        bundle.set("/linux/maskedPaths", json!(["/proc/keys"]));
+        mappings(bundle.namespace("user", None));
+        let output = run(bundle).fails();
+        assert!(output.stderr.contains("mounts[0]: mount proc on \"/proc\": "), "{}", output.stderr);
+        assert!(output.stderr.contains("hint: parts of the /proc around this one are covered"), "{}", output.stderr);
+    });
+}
+
+/// As Docker's profile does: clone3 is not there, since a filter cannot look into its argument, and keys are not to be used.
+#[test]
+fn behind_a_seccomp_filter_as_of_docker() {
+    if !ours() {
+        skip!("this runtime in its own container");
+    }
+    case(|| {
+        let mut bundle = outer(&RUN.replace(" run ", " run --no-new-keyring "), |_| {});
+        let denied = json!(["add_key", "keyctl", "request_key", "kexec_load", "userfaultfd", "init_module", "swapon"]);
+        let profile = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64"],
+            "syscalls": [
+                {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+                {"names": denied, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}
+            ]
+        });
+        bundle.set("/linux/seccomp", profile);
+        assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
