@@ -192,7 +192,7 @@ fn programs_that_cannot_be_executed() {
 fn a_program_that_is_a_directory() {
     case(|| {
         let (container, _io) = Container::running();
-        refused(&container, &[], &["/etc"], "exec: \"/etc\": is a directory");
+        refused(&container, &[], &["/etc"], "exec: \"/etc\": is a directory: permission denied");
     });
 }
 

@@ -237,7 +237,8 @@ fn program(plan: &Plan, fault: &Fault) -> Error {
             Error::at(field, format!("exec: {name:?}: stat {name}: no such file or directory"))
         }
         libc::ENOENT => Error::at(field, format!("exec: {name:?}: no such file or directory")),
-        libc::EISDIR => Error::at(field, format!("exec: {name:?}: is a directory")),
+        // The words of runc since 1.2 and, of which Docker 20.10 and podman make exit code 126, those of execve(2).
+        libc::EISDIR => Error::at(field, format!("exec: {name:?}: is a directory: permission denied")),
         libc::EACCES => Error::at(field, format!("exec: {name:?}: permission denied")),
         errno => Error::at(field, format!("exec: {name:?}")).errno(Errno(errno)),
     }

@@ -15,7 +15,8 @@ pub(crate) mod source;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags};
 
 use crate::sync::{Fault, Step};
@@ -82,9 +83,14 @@ fn make_private(directory: &OwnedFd) -> sys::Result<()> {
     }
 }
 
-/// Attaches a detached mount, or a copy, to what `target` refers to.
+/// Attaches a detached mount, or a copy, to what `target` refers to. A directory on a file, or a file on a directory, is
+/// ENOTDIR as with mount(2), which callers explain; move_mount(2) says EINVAL.
 fn move_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> sys::Result<()> {
-    rustix::mount::move_mount(mount, "", target, "", BY_FD)
+    let is_directory = |fd| rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
+    rustix::mount::move_mount(mount, "", target, "", BY_FD).map_err(|errno| match errno {
+        Errno::INVAL if is_directory(mount) != is_directory(target) => Errno::NOTDIR,
+        errno => errno,
+    })
 }
 
 /// The last changes, after the child has pivoted: read-only tmpfs and root, propagation.
