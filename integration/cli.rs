@@ -259,7 +259,7 @@ fn state_has_the_fields_of_the_specification_and_of_runc() {
 }
 
 /// Whether Go's `time.RFC3339` layout takes a text.
-fn rfc3339(text: &str) -> bool {
+pub(crate) fn rfc3339(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
     let Some(rest) = shape.strip_prefix("9999-99-99T99:99:99") else { return false };
     let rest = rest.strip_prefix('.').map_or(rest, |fraction| fraction.trim_start_matches('9'));

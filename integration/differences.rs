@@ -21,6 +21,18 @@ const fn d(peer: &'static str, test: &'static str, reason: &'static str, referen
 /// All known differences.
 #[rustfmt::skip]
 pub(crate) const DIFFERENCES: &[Difference] = &[
+    d("runc", "callers::containerd_events", "events ends with the container, not at the next interval", "runc's behaviour since 1.3"),
+    d("runc", "callers::go_runc_pidfd", "create has --pidfd-socket", "runc since 1.3"),
+    d("crun", "callers::buildah", "a dead container is `container not running`", "runc's words, which containerd and cri-o search for"),
+    d("crun", "callers::buildkit", "run has --keep", "runc's command line (BuildKit uses it)"),
+    d("crun", "callers::containerd", "there is a command features", "runc since 1.1"),
+    d("crun", "callers::containerd_events", "there is a command events", "runc's command line"),
+    d("crun", "callers::containerd_with_debug", "--rootless=false is an option with a value", "runc's command line (go-runc uses it)"),
+    d("crun", "callers::crio", "there is a command features", "runc since 1.1"),
+    d("crun", "callers::go_runc_pidfd", "create has --pidfd-socket", "runc since 1.3"),
+    d("crun", "callers::podman", "a missing program is `executable file not found in $PATH`", "runc's words, of which Docker makes 127"),
+    d("crun", "callers::version_as_go_runc_reads_it", "under the name runc, the first line is `runc version ..`", "go-runc parses it"),
+    d("crun", "callers::words_of_programs_that_cannot_be_executed", "a missing program is `executable file not found in $PATH`", "runc's words, of which Docker makes 127"),
     d("runc", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused, not only warned of", "runc's behaviour since 1.2"),
     d("crun", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused", "runc's behaviour since 1.2"),
     d("runc", "cgroups::cpu_burst_and_idle", "cpu.burst and cpu.idle are applied", "config-linux.md:494; runtime.md:116"),

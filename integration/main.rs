@@ -29,6 +29,7 @@
     reason = "a test that meets the unexpected has to stop with a message, and a panic is that"
 )]
 
+mod callers;
 mod cgroups;
 mod cli;
 mod cves;
