@@ -158,7 +158,7 @@ fn apparmor_profile_that_is_not_loaded() {
         }
         let container = with("/process/apparmorProfile", "no-such-profile");
         let line = "process.apparmorProfile: unable to apply apparmor profile \"no-such-profile\": \
-                    No such file or directory (ENOENT)";
+                    no such file or directory (ENOENT)";
         explained(&container, container.create(), line, "apparmor_parser -r");
         explained(&container, container.run(), line, "aa-status");
     });
@@ -301,17 +301,17 @@ fn selinux_context_that_is_none() {
         let hint = "the loaded SELinux policy has no such context";
         let container = with("/process/selinuxLabel", "sys_u:sys_r:no_such_t:s0");
         let line =
-            "process.selinuxLabel: label the session keyring \"sys_u:sys_r:no_such_t:s0\": Invalid argument (EINVAL)";
+            "process.selinuxLabel: label the session keyring \"sys_u:sys_r:no_such_t:s0\": invalid argument (EINVAL)";
         explained(&container, container.create(), line, hint);
         let mut bundle = Bundle::new();
         bundle.set("/process/selinuxLabel", json!("sys_u:sys_r:no_such_t:s0"));
         let container = bundle.container();
         let line =
-            "process.selinuxLabel: can't set process label \"sys_u:sys_r:no_such_t:s0\": Invalid argument (EINVAL)";
+            "process.selinuxLabel: can't set process label \"sys_u:sys_r:no_such_t:s0\": invalid argument (EINVAL)";
         explained(&container, container.call_bundle("create", &["--no-new-keyring"]).run(), line, hint);
         let container = with("/linux/mountLabel", "sys_u:sys_r:no_such_t:s0");
         let line = "linux.mountLabel: tmpfs on \"/dev\" does not accept \"context=sys_u:sys_r:no_such_t:s0\": \
-                    Invalid argument (EINVAL)";
+                    invalid argument (EINVAL)";
         explained(&container, container.create(), line, hint);
     });
 }
@@ -328,7 +328,7 @@ fn selinux_label_that_may_not_execute() {
         let output = container.start().fails();
         if ours() {
             let (first, second) = output.stderr.split_once('\n').unwrap();
-            assert_eq!(first, "process.args[0]: exec /bin/true: Permission denied (EACCES)");
+            assert_eq!(first, "process.args[0]: exec /bin/true: permission denied (EACCES)");
             assert!(second.starts_with("hint: ") && second.contains("SELinux"), "{second:?}");
         }
     });

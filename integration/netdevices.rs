@@ -295,7 +295,7 @@ fn what_cannot_be_moved_is_named() {
         fails_and_leaves_the_devices(
             &net,
             |bundle| names(bundle, json!({"c0": {}, "nosuch": {}})),
-            &["linux.netDevices[\"nosuch\"]: ", "No such device (ENODEV)"],
+            &["linux.netDevices[\"nosuch\"]: ", "no such device (ENODEV)"],
         );
         fails_and_leaves_the_devices(
             &net,

@@ -12,7 +12,9 @@ pub(crate) struct Errno(pub(crate) i32);
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = nix::errno::Errno::from_raw(self.0);
-        write!(f, "{} ({errno:?})", errno.desc())
+        // In lower case, as Go has them: Docker's command line searches errors for `no such file or directory`.
+        let (first, rest) = errno.desc().split_at(1);
+        write!(f, "{}{rest} ({errno:?})", first.to_ascii_lowercase())
     }
 }
 
@@ -168,7 +170,7 @@ mod tests {
         let error = Error::at("linux.namespaces[2].path", "\"/run/netns/blue\"").errno(Errno(libc::ENOENT));
         assert_eq!(
             error.to_string(),
-            "linux.namespaces[2].path: \"/run/netns/blue\": No such file or directory (ENOENT)"
+            "linux.namespaces[2].path: \"/run/netns/blue\": no such file or directory (ENOENT)"
         );
     }
 
@@ -186,6 +188,6 @@ mod tests {
     #[test]
     fn hint_and_undo_stand_on_lines_of_their_own() {
         let error = Error::new("a").hint("b").undo(&Error::new("c").errno(Errno(libc::EBUSY)));
-        assert_eq!(error.to_string(), "a\nhint: b\nundo: c: Device or resource busy (EBUSY)");
+        assert_eq!(error.to_string(), "a\nhint: b\nundo: c: device or resource busy (EBUSY)");
     }
 }

@@ -202,7 +202,7 @@ fn a_refusal_has_the_kernels_words() {
     let groups = tree.look(&plan("gold", true, Vec::new(), true)).unwrap();
     let line = groups.make_monitoring().unwrap_err().line();
     assert!(line.starts_with("linux.intelRdt.enableMonitoring: create "), "{line}");
-    assert!(line.ends_with(": No such file or directory (ENOENT)"), "{line}");
+    assert!(line.ends_with(": no such file or directory (ENOENT)"), "{line}");
     fs::write(tree.0.join("info/last_cmd_status"), "Out of RMIDs\n").unwrap();
     let line = groups.make_monitoring().unwrap_err().line();
     assert!(line.ends_with(": Out of RMIDs (ENOENT)"), "{line}");
