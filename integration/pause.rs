@@ -3,7 +3,12 @@
 
 use std::fs;
 
-use crate::support::{Container, case, cgroup_v2, eventually, hierarchies, runtime, skip, text, wait_for_end};
+use serde_json::json;
+
+use crate::support::{
+    Bundle, Container, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies, ours, runtime, skip, text,
+    wait_for_end,
+};
 
 /// Answers each line, by a child of its own.
 const ECHO: &str = "echo ready; while read line; do sh -c \"echo got $line\"; done";
@@ -98,6 +103,35 @@ fn processes_in_cgroups_below_are_frozen() {
         assert_eq!(container.status(), "paused");
         container.command(&["resume"], &[]).ok();
         assert_eq!(container.status(), "running");
+    });
+}
+
+#[test]
+fn below_a_frozen_cgroup_of_v1_resume_says_which_it_is() {
+    case(|| {
+        if cgroup_v2() || !has_freezer() {
+            skip!("cgroup v1 only");
+        }
+        let mut bundle = Bundle::sh(ECHO);
+        let above = format!("{}/above", cgroup_parent());
+        bundle.set("/linux/cgroupsPath", json!(format!("{above}/container")));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let above = controller("freezer").unwrap().join(&above[1..]);
+        fs::write(above.join("freezer.state"), "FROZEN").unwrap();
+        eventually("all is frozen", || container.status() == "paused");
+        let output = container.command(&["resume"], &[]);
+        fs::write(above.join("freezer.state"), "THAWED").unwrap();
+        let text = format!(": cgroup {} above it is frozen\n", above.display());
+        assert!(!ours() || output.fails().stderr.contains(&text));
+        eventually("all is thawed", || container.status() == "running");
+        io.write("line\n");
+        assert_eq!(io.stdout.next(), "got line");
+        container.command(&["delete", "--force"], &[]).ok();
+        let directories = hierarchies().into_iter().map(|hierarchy| hierarchy.mount.join(&cgroup_parent()[1..]));
+        directories.for_each(|directory| drop(fs::remove_dir(directory.join("above"))));
     });
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{call, printed, sleeper, sleeping};
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Container, case, cgroup_v2, link, skip, text};
+use crate::support::{Bundle, Container, case, cgroup_v2, link, ours, skip, text};
 
 /// Files that are equal for two processes with the same surroundings.
 const FILES: [&str; 15] = [
@@ -404,6 +404,16 @@ fn cgroup_that_is_not_below_the_containers_is_refused() {
             let output = call(&container, &["--cgroup", path], &["true"]).run();
             assert_eq!(output.code(), 255, "{path}: {output:?}");
         }
+    });
+}
+
+#[test]
+fn cgroup_that_is_not_there_is_named() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let output = call(&container, &["--cgroup", "nope"], &["true"]).run().fails();
+        assert!(!ours() || output.stderr.starts_with("--cgroup: /sys/fs/cgroup/"), "{}", output.stderr);
+        assert!(output.stderr.contains("nope"), "{}", output.stderr);
     });
 }
 

@@ -30,7 +30,7 @@ impl Cgroup {
     pub(crate) fn thaw(&self) -> Result<()> {
         let dir = self.freezer()?;
         match self.version {
-            Version::V1 => thaw_v1(dir),
+            Version::V1 => thaw_v1(dir).and_then(|()| check_above(dir)),
             Version::V2 => write_file(dir, "cgroup.freeze", b"0").map_err(|errno| failed("thaw", dir).errno(errno)),
         }
     }
@@ -76,6 +76,18 @@ fn not_frozen(dir: &Path) -> Error {
     failed("freeze", dir)
         .kernel(format!("not all processes are frozen after {} s", PATIENCE.as_secs()))
         .hint("one of them may wait in the kernel, for a device or a network file system; none is frozen now")
+}
+
+/// What is below a frozen cgroup stays frozen, whatever its own file was told.
+fn check_above(dir: &Path) -> Result<()> {
+    let is_frozen = |dir: &&Path| read_file(dir, "freezer.self_freezing").is_ok_and(|text| text.trim() == "1");
+    match dir.ancestors().skip(1).find(is_frozen) {
+        Some(above) => {
+            let text = format!("cgroup {} above it is frozen", above.display());
+            Err(failed("thaw", dir).kernel(text).hint("its processes go on when that one is thawed"))
+        }
+        None => Ok(()),
+    }
 }
 
 pub(super) fn thaw_v1(dir: &Path) -> Result<()> {

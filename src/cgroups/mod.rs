@@ -292,7 +292,10 @@ impl Cgroup {
                 return Err(failed("no such controller is mounted on this host"));
             }
         }
-        Ok(cgroup)
+        match cgroup.dirs.values().find(|dir| !dir.is_dir()) {
+            Some(dir) => Err(Error::at("--cgroup", format!("{} is not there", dir.display()))),
+            None => Ok(cgroup),
+        }
     }
 
     /// What a child joins this cgroup by: for each v1 hierarchy its `tasks` file, to which it writes `0`.

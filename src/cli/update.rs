@@ -58,7 +58,7 @@ pub(crate) struct Update {
     /// Line for resctrl's schemata, for example MB:0=50
     #[arg(long, value_name = "SCHEMA")]
     pub(crate) mem_bw_schema: Option<String>,
-    /// Allow a device, for example c:195:0; ACCESS is of r, w and m; may be repeated
+    /// Allow a device, for example c:195:0; ACCESS is of r, w and m; may be repeated. Its node is not made
     #[arg(long, value_name = "TYPE:MAJOR:MINOR[:ACCESS]")]
     pub(crate) device_add: Vec<String>,
     /// Forbid a device; may be repeated
