@@ -243,6 +243,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "exec::many::against_delete_by_force", "exec says 255 when the container goes", "runc's command line"),
     d("runc", "exec::no_room_for_a_process_is_said_so", "the limit is named (runc crashes, or is faster: a race)", "ARCHITECTURE.md: nothing is executed twice in the container"),
     d("crun", "exec::no_room_for_a_process_is_said_so", "exec refuses a process that pids.max does not allow", "config-linux.md: pids"),
+    d("crun", "exec::places::cgroup_that_is_not_there_is_named", "a cgroup that is not there is an error", "runc's behaviour"),
     d("crun", "exec::places::all_is_as_init_has_it", "a process of exec has what config.json gives to init (limits, noNewPrivileges, filter)", "runc's behaviour"),
     d("crun", "exec::places::cgroup_of_one_controller", "--cgroup by controller, and only below the container's", "runc's command line"),
     d("crun", "exec::places::cgroup_that_is_not_below_the_containers_is_refused", "--cgroup by controller, and only below the container's", "runc's command line"),
