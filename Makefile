@@ -29,10 +29,10 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests peer-tests-guest bench run install clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## the static release binary
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
@@ -96,6 +96,12 @@ peer-tests: ## runc's own bats tests with runc and with ours, into docs/conforma
 	@scripts/setup.sh peer
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) $(or $(PEER_ARGS),--write)
+
+peer-tests-guest: ## those of cgroups on pure cgroup v2, by cgroupfs and by systemd, in the guest with systemd (root)
+	@scripts/setup.sh peer
+	@scripts/setup.sh guest-systemd
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) --guest $(or $(PEER_ARGS),--write)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench
