@@ -417,8 +417,8 @@ fn containerd_with_debug() {
         life.replay(&[l("start {id}", 0, By(started)), l("kill {id} 9", 0, By(ended))]);
         let output = life.call("kill {id} 9").run().fails();
         let log = text(life.path("log"));
-        let objects = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let last = objects.filter(|object| object["level"] == "error").next_back().unwrap();
+        let mut objects = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let last = objects.rfind(|object| object["level"] == "error").unwrap();
         assert!(last["msg"].as_str().unwrap().contains("container not running"), "{log}{output:?}");
     });
 }

@@ -98,7 +98,7 @@ fn a_program_of_the_path_is_looked_at_too() {
 fn what_an_emulator_could_execute_is_an_error_of_start() {
     case(|| {
         let foreign = bundle(&elf(FOREIGN, "/lib/ld-nosuch.so.1"), 0o755);
-        fails(foreign, "start", &["Exec format error (ENOEXEC)", "hint: /bin/program is for"]);
+        fails(foreign, "start", &["exec format error (ENOEXEC)", "hint: /bin/program is for"]);
         let text = bundle(b"echo no interpreter\n", 0o755);
         fails(
             text,

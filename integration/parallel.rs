@@ -108,7 +108,7 @@ fn come_and_go(number: usize) {
     let mut io = container.create_io();
     container.start().ok();
     assert_eq!(io.stdout.next(), "ready");
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         container.stop();
         container.command(&["delete"], &[]).ok();
     } else {
