@@ -591,3 +591,14 @@ fn state_says_where_the_cgroup_is() {
         assert!(container.command(&["ps"], &[]).ok().stdout.contains("sh -c"));
     });
 }
+
+/// Of a user whose processes are in no cgroup of theirs, as after a login by ssh: only systemd may put them into the scope.
+#[test]
+#[ignore = "wants systemd"]
+fn a_user_outside_of_any_delegated_cgroup() {
+    case(|| {
+        systemctl(["start", "user@1000.service"]).ok();
+        crate::user_session::life_of_a_scope(Some(1000));
+        systemctl(["stop", "user@1000.service"]).ok();
+    });
+}

@@ -21,7 +21,7 @@ use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
 use crate::rollback::Rollback;
 use crate::state::Record;
-use crate::sync::{Fault, Message, ParentEnd, Step};
+use crate::sync::{ChildEnd, Fault, Message, ParentEnd, Step};
 use crate::sys::{self, Clone3, Cloned};
 
 /// A child that was just cloned.
@@ -46,6 +46,16 @@ pub(crate) fn spawn(
     if let Some(into) = &join.into
         && let Some(spawned) = attempt(Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
     {
+        return Ok(spawned);
+    }
+    if let Some(unit) = &join.unit {
+        let wait = |sync: BorrowedFd<'_>| match ChildEnd(sync).wait() {
+            Ok(()) => child(sync, &files),
+            Err(_) => sys::exit_now(1),
+        };
+        let spawned = attempt(None, flags, rollback, wait)?.ok_or_else(|| clone_failed(flags, Errno::ACCESS))?;
+        unit.attach(spawned.pid)?;
+        spawned.sync.go_on().map_err(|errno| clone_failed(flags, errno))?;
         return Ok(spawned);
     }
     files.extend(join.procs);

@@ -23,7 +23,7 @@ pub(crate) fn features() -> Result<()> {
 fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
     let mut capabilities = names(caps::all());
     capabilities.sort();
-    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(false).rdma(true).build()?;
+    let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true).build()?;
     let known = seccomp::FLAGS.iter().map(|(flag, _)| flag);
     let supported = seccomp::FLAGS.iter().filter_map(|(flag, bit)| bit.map(|_| flag));
     let seccomp = SeccompBuilder::default()

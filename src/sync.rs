@@ -113,7 +113,7 @@ impl ChildEnd<'_> {
 
     /// Waits for `Continue`. read(2) and write(2), not recv and send: these run under the container's seccomp filter,
     /// and every program needs them.
-    fn wait(&self) -> Result<(), Fault> {
+    pub(crate) fn wait(&self) -> Result<(), Fault> {
         let mut byte = [0u8];
         match rustix::io::retry_on_intr(|| rustix::io::read(self.0, &mut byte)) {
             Ok(1) => Ok(()),

@@ -32,7 +32,7 @@ pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
 pub(crate) use stats::Stats;
-pub(crate) use systemd::{Holder, Manager, Property};
+pub(crate) use systemd::{Holder, Manager, Property, Unit};
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -67,7 +67,7 @@ pub(crate) struct Cgroup {
     existing: Vec<PathBuf>,
     /// What systemd has made it for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    unit: Option<systemd::Unit>,
+    unit: Option<Unit>,
     /// Hierarchies in which it has none, for want of permission: by controllers, the cgroup of who called `create`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     denied: BTreeMap<String, PathBuf>,
@@ -82,6 +82,8 @@ pub(crate) struct Join {
     pub(crate) into: Option<OwnedFd>,
     /// Its `cgroup.procs`, for a child that clone3 could not put there: it waits for an RCU grace period.
     pub(crate) procs: Option<OwnedFd>,
+    /// A user's systemd, which can put it there in place of both.
+    pub(crate) unit: Option<Unit>,
 }
 
 impl Cgroup {
@@ -265,7 +267,7 @@ impl Cgroup {
 
     /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
     pub(crate) fn below(&self, paths: &[String]) -> Result<Self> {
-        let mut cgroup = self.needed()?.clone();
+        let mut cgroup = Self { unit: None, ..self.needed()?.clone() };
         for text in paths {
             let (controllers, path) = text.split_once(':').map_or((None, text.as_str()), |(c, p)| (Some(c), p));
             let failed = |what: &str| Error::at("--cgroup", format!("{text:?}: {what}"));
@@ -312,6 +314,7 @@ impl Cgroup {
             files: v1.map(|(_, dir)| open(dir, "tasks")).collect::<Result<_>>()?,
             into: self.unified_dir()?,
             procs: self.unified().map(|dir| open(dir, "cgroup.procs")).transpose()?,
+            unit: self.unit.clone().filter(Unit::is_users),
         })
     }
 
@@ -419,7 +422,7 @@ impl Cgroup {
             }
         }
         // Without processes it ends by itself: this waits until it has, and takes away a failure that it would leave.
-        self.unit.as_ref().map_or(Ok(()), systemd::Unit::stop)
+        self.unit.as_ref().map_or(Ok(()), Unit::stop)
     }
 
     fn removal_failed(&self, dir: &Path, errno: Errno) -> Error {

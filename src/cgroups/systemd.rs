@@ -174,9 +174,22 @@ impl Manager {
 }
 
 impl Unit {
+    /// Whether it is of the user's own systemd.
+    pub(super) fn is_users(&self) -> bool {
+        self.user
+    }
+
     /// A connection to the systemd that has it.
     pub(super) fn manager(&self) -> Result<Manager> {
         Manager::connect(self.user)
+    }
+
+    /// Has systemd move a process there, which a user may not do between any two cgroups.
+    pub(crate) fn attach(&self, pid: rustix::process::Pid) -> Result<()> {
+        let pids = Value::Array("u".to_owned(), vec![Value::U32(pid.as_raw_nonzero().get().unsigned_abs())]);
+        let arguments = [Value::Str(self.name.clone()), Value::Str("/".to_owned()), pids];
+        let attached = self.manager()?.call("AttachProcessesToUnit", &arguments);
+        attached.map(drop).map_err(|failure| failed(&format!("move the process into unit {}", self.name), &failure))
     }
 
     /// Waits until it has ended, now that its processes have.
