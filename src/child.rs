@@ -314,7 +314,8 @@ impl Supervisor<'_> {
                     if fault.is_hooks() {
                         self.rollback.poststop(self.plan, self.state, self.bundle);
                     }
-                    return Err(self.faulty(&fault));
+                    let error = plan::explain(self.plan, &fault);
+                    return Err(if self.plan.is_exec() { error } else { self.cgroup.blame_memory(error) });
                 }
                 Ok(Message::End) => return Err(self.died(&pidfd, None)),
                 Err(errno) => return Err(self.died(&pidfd, Some(errno))),
@@ -332,15 +333,6 @@ impl Supervisor<'_> {
 
     fn go_on(&self, sync: &ParentEnd, pidfd: &OwnedFd) -> Result<()> {
         sync.go_on().map_err(|errno| self.died(pidfd, Some(errno)))
-    }
-
-    fn faulty(&self, fault: &Fault) -> Error {
-        let error = plan::explain(self.plan, fault);
-        let memory = matches!(error.raw_errno(), Some(libc::ENOMEM | libc::EINVAL | libc::EFAULT));
-        if memory && !self.plan.is_exec() && self.cgroup.has_met_memory_limit() {
-            return error.hint("linux.resources.memory.limit may be too low: the container has come to it");
-        }
-        error
     }
 
     fn died(&self, pidfd: &OwnedFd, errno: Option<Errno>) -> Error {

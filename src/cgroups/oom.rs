@@ -33,8 +33,16 @@ impl Cgroup {
         oom_kills(&read_file(dir, file).unwrap_or_default())
     }
 
-    /// Whether the limit of memory was met: what the kernel then refuses has many errnos.
-    pub(crate) fn has_met_memory_limit(&self) -> bool {
+    /// What the kernel refuses at the limit of memory has errnos that tell nothing.
+    pub(crate) fn blame_memory(&self, error: Error) -> Error {
+        let may_be = matches!(error.raw_errno(), Some(libc::ENOMEM | libc::EINVAL | libc::EFAULT));
+        if may_be && self.has_met_memory_limit() {
+            return error.hint("linux.resources.memory.limit may be too low: the container has come to it");
+        }
+        error
+    }
+
+    fn has_met_memory_limit(&self) -> bool {
         let Some(dir) = self.dir("memory") else { return false };
         let read = |file| read_file(dir, file).unwrap_or_default();
         match self.version {
