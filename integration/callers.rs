@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::cli::rfc3339;
 use crate::support::{
-    Bundle, Call, Container, Output, case, cgroup_v2, eventually, link, ours, peer, runtime, text, wait_for_end,
+    Bundle, Call, Container, Output, case, cgroup_v2, eventually, link, ours, peer, runtime, systemd, text,
+    wait_for_end,
 };
 use crate::tty::sent_to_socket;
 
@@ -228,7 +229,8 @@ impl Life {
 
     /// The caller's words with its choices put in.
     fn fill(&self, words: &str) -> Vec<String> {
-        let mut line = format!("{} {words}", self.globals).replace("{id}", &self.container.id);
+        let driver = if systemd() { "--systemd-cgroup " } else { "" };
+        let mut line = format!("{driver}{} {words}", self.globals).replace("{id}", &self.container.id);
         line = line.replace("{root}", self.container.root().to_str().unwrap());
         line = line.replace("{bundle}", self.path("").to_str().unwrap().trim_end_matches('/'));
         for name in ["pid", "pid2", "pid3", "log", "socket", "pidfd", "process", "tty", "print", "nosuch", "resources"]
