@@ -9,6 +9,7 @@ mod devices;
 mod exec;
 mod explain;
 mod hooks;
+mod idmap_option;
 mod lsm;
 mod namespaces;
 mod netdev;
@@ -171,6 +172,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     annotations::check(&annotations, &mut warnings)?;
     let acting = acting(&annotations)?;
     let mut rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
+    idmap_option::resolve(&mut rootfs.mounts, linux)?;
     check_idmaps(&rootfs, &namespaces)?;
     rootless::or_hosts(&mut rootfs.mounts, &namespaces, facts);
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
