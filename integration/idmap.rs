@@ -152,7 +152,7 @@ fn on_every_file_system() {
             let container = bundle.container();
             let output = host.call(container.call_bundle("run", &[])).run();
             if prepare == overlay {
-                let words = "map the ids of the mount: Invalid argument (EINVAL)\nhint: the file system of the source";
+                let words = "map the ids of the mount: invalid argument (EINVAL)\nhint: the file system of the source";
                 assert!(!ours() || output.fails().stderr.contains(words));
                 continue;
             }

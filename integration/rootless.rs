@@ -151,7 +151,7 @@ fn without_a_directory_the_cure_is_named() {
         container.bundle.write();
         let call = Call::new(runtime()).args(["run", &container.id]).cwd(&container.bundle.directory).user(USER);
         let output = call.env("XDG_RUNTIME_DIR", "").run().fails();
-        assert!(output.stderr.contains("Permission denied (EACCES)\nhint: XDG_RUNTIME_DIR"), "{}", output.stderr);
+        assert!(output.stderr.contains("permission denied (EACCES)\nhint: XDG_RUNTIME_DIR"), "{}", output.stderr);
     });
 }
 
@@ -500,7 +500,7 @@ fn mounts_below_a_source_go_with_it() {
     case(|| {
         assert_eq!(bound("rbind").ok().stdout, "x\n");
         let stderr = bound("bind").fails().stderr;
-        let words = "Invalid argument (EINVAL)\nhint: other mounts are below it";
+        let words = "invalid argument (EINVAL)\nhint: other mounts are below it";
         assert!(!ours() || (stderr.starts_with("mounts[7].source: ") && stderr.contains(words)), "{stderr}");
     });
 }
@@ -541,7 +541,7 @@ fn oom_score_is_raised_and_not_lowered() {
         };
         assert_eq!(with(own + 100).ok().stdout, format!("{}\n", own + 100));
         let stderr = with(own - 1).fails().stderr;
-        let words = format!("process.oomScoreAdj: set to {}: Permission denied (EACCES)\nhint: ", own - 1);
+        let words = format!("process.oomScoreAdj: set to {}: permission denied (EACCES)\nhint: ", own - 1);
         assert!(!ours() || stderr.starts_with(&words), "{stderr}");
     });
 }
