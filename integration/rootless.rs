@@ -599,12 +599,15 @@ fn limits_and_paths_need_permission() {
 /// A cgroup in each hierarchy that is the user's, and one below it from which calls are made.
 struct Delegated {
     name: String,
+    /// While there is a bundle, nobody removes the parent of all cgroups.
+    _bundle: Bundle,
 }
 
 impl Delegated {
     fn new() -> Self {
         static SERIAL: AtomicUsize = AtomicUsize::new(0);
-        let this = Self { name: format!("{}/user-{}", cgroup_parent(), SERIAL.fetch_add(1, Ordering::Relaxed)) };
+        let name = format!("{}/user-{}", cgroup_parent(), SERIAL.fetch_add(1, Ordering::Relaxed));
+        let this = Self { name, _bundle: Bundle::new() };
         for hierarchy in hierarchies() {
             let mut at = hierarchy.mount;
             for part in this.name.split('/').skip(1).chain(["own"]) {
@@ -645,6 +648,8 @@ impl Drop for Delegated {
     fn drop(&mut self) {
         for hierarchy in hierarchies() {
             let directory = hierarchy.mount.join(&self.name[1..]);
+            // Another runtime may leave it.
+            let _ = fs::remove_dir(directory.join("explicit"));
             let _ = fs::remove_dir(directory.join("own"));
             let _ = fs::remove_dir(directory);
         }
@@ -732,5 +737,68 @@ fn the_program_is_a_sealed_copy() {
         let pid = container.pid();
         let mount = rustix::fs::statvfs(format!("/proc/{pid}/exe")).unwrap();
         assert!(mount.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    });
+}
+
+/// CVE-2023-25809: a mount of the user's cgroups that is to be read-only, without a cgroup namespace. What they own on the host
+/// they could change there from the container.
+#[test]
+fn cve_2023_25809_cgroups_are_read_only() {
+    case(|| {
+        let delegated = Delegated::new();
+        let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do \
+                      [ -d $d ] && mkdir $d/made 2>/dev/null && echo made $d; \
+                      (echo 0 > $d/cgroup.procs) 2>/dev/null && echo joined $d; done; cat /proc/self/mountinfo";
+        let container = rootless(script).container();
+        let output = delegated.call(&container, container.call_bundle("run", &[])).run().ok().stdout;
+        assert!(!output.contains("made ") && !output.contains("joined "), "{output}");
+        let place = if cgroup_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/memory" };
+        assert!(options(&output, place).contains(&"ro".to_owned()), "{output}");
+        container.nothing_left();
+    });
+}
+
+// ---------------------------------------------------------------------------------------------- the rest of a container
+
+#[test]
+fn a_terminal() {
+    case(|| {
+        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY | rustix::fs::OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+        let mut bundle = rootless("tty > /mnt/tty; stat -c %u /dev/console >> /mnt/tty; echo x > /dev/tty");
+        bundle.set("/process/terminal", json!(true));
+        let container = bundle.container();
+        let call = container.call_bundle("run", &[]);
+        let stdio = || slave.try_clone().unwrap();
+        call.stdin(stdio()).stdout(stdio()).stderr(stdio()).run().ok();
+        assert_eq!(text(container.bundle.rootfs().join("mnt/tty")), "/dev/pts/0\n0\n");
+    });
+}
+
+#[test]
+fn without_pivot_root() {
+    case(|| {
+        let container = rootless("id -u; ls /proc/1/root/bin/sh").container();
+        let output = container.call_bundle("run", &["--no-pivot"]).run().ok().stdout;
+        assert_eq!(output, "0\n/proc/1/root/bin/sh\n");
+    });
+}
+
+#[test]
+fn hooks_are_the_users() {
+    case(|| {
+        let mut bundle = rootless("true");
+        let file = bundle.directory.join("hook").display().to_string();
+        let hook = json!([{"path": busybox(), "args": ["sh", "-c", format!("id -u >> {file}")]}]);
+        for name in ["createRuntime", "poststop"] {
+            bundle.set(&format!("/hooks/{name}"), hook.clone());
+        }
+        let container = bundle.container();
+        container.run().ok();
+        assert_eq!(text(container.bundle.directory.join("hook")), format!("{USER}\n{USER}\n"));
     });
 }
