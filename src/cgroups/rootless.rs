@@ -22,13 +22,17 @@ impl Cgroup {
                 Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if optional || !asked => {
                     self.denied.insert(controllers.clone(), own);
                 }
-                Err(errno) => return Err(refusal("linux.cgroupsPath", dir).errno(errno)),
+                Err(errno) => {
+                    return Err(
+                        refusal("linux.cgroupsPath", "unable to apply cgroup configuration: ", dir).errno(errno)
+                    );
+                }
                 Ok(()) => {}
             }
         }
         self.dirs.retain(|controllers, _| !self.denied.contains_key(controllers));
         match settings.iter().find(|setting| !setting.optional && self.is_denied(&setting.controller)) {
-            Some(setting) => Err(refusal(&setting.field, Path::new(&*setting.controller)).errno(Errno::ACCESS)),
+            Some(setting) => Err(refusal(&setting.field, "", Path::new(&*setting.controller)).errno(Errno::ACCESS)),
             None => Ok(()),
         }
     }
@@ -48,9 +52,9 @@ impl Cgroup {
 }
 
 /// The words are runc's.
-pub(super) fn refusal(field: &str, what: &Path) -> Error {
+pub(super) fn refusal(field: &str, before: &str, what: &Path) -> Error {
     let text = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
-    Error::at(field, format!("{text}: {}", what.display())).hint(
+    Error::at(field, format!("{before}{text}: {}", what.display())).hint(
         "a cgroup delegated to the user, such as one of `systemd-run --user --scope -p Delegate=yes`, allows both",
     )
 }
