@@ -18,7 +18,7 @@ impl Cgroup {
         for (controllers, dir) in &self.dirs {
             let own = layout.own_dir(controllers);
             let optional = self.version == Version::V1 && (controllers.is_empty() || controllers.contains('='));
-            match permission(self.version, &own, dir) {
+            match permission(controllers.is_empty(), &own, dir) {
                 Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if optional || !asked => {
                     self.denied.insert(controllers.clone(), own);
                 }
@@ -59,16 +59,16 @@ pub(super) fn refusal(field: &str, before: &str, what: &Path) -> Error {
     )
 }
 
-/// Whether `dir` can be made and joined, without trying. A process moves between two cgroups of v2 only with the permission
+/// Whether `dir` can be made and joined, without trying. In the unified hierarchy a process moves between two cgroups only with the permission
 /// to write `cgroup.procs` of the nearest one above both (cgroup-v2.rst, Delegation Containment).
-fn permission(version: Version, own: &Path, dir: &Path) -> rustix::io::Result<()> {
+fn permission(unified: bool, own: &Path, dir: &Path) -> rustix::io::Result<()> {
     if dir.exists() {
-        let file = if version == Version::V2 { "cgroup.procs" } else { "tasks" };
+        let file = if unified { "cgroup.procs" } else { "tasks" };
         rustix::fs::access(dir.join(file), Access::WRITE_OK)?;
     }
     let there: PathBuf = dir.ancestors().find(|path| path.exists()).unwrap_or(dir).to_owned();
     rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK)?;
-    if version == Version::V2 {
+    if unified {
         let both = own.ancestors().find(|path| dir.starts_with(path)).unwrap_or(own);
         rustix::fs::access(both.join("cgroup.procs"), Access::WRITE_OK)?;
     }
