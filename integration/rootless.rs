@@ -21,17 +21,23 @@ const FIRST: u32 = 700_000;
 
 /// What `spec --rootless` writes, of a shell script.
 fn rootless(script: &str) -> Bundle {
+    let bundle = of(USER, script);
+    give(&bundle.directory);
+    bundle
+}
+
+/// The same, of another user.
+pub(crate) fn of(user: u32, script: &str) -> Bundle {
     let mut bundle = Bundle::sh(script);
-    bundle.user = Some(USER);
+    bundle.user = Some(user);
     bundle.remove("/linux/resources").no_namespace("network").namespace("user", None);
     for kind in ["uid", "gid"] {
-        bundle.set(&format!("/linux/{kind}Mappings"), json!([{"containerID": 0, "hostID": USER, "size": 1}]));
+        bundle.set(&format!("/linux/{kind}Mappings"), json!([{"containerID": 0, "hostID": user, "size": 1}]));
     }
     bundle.unmount("/sys").unmount("/sys/fs/cgroup").unmount("/dev/pts");
     bundle.mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
     bundle.mount("/sys", "none", "/sys", &["rbind", "nosuid", "noexec", "nodev", "ro"]);
     bundle.mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
-    give(&bundle.directory);
     bundle
 }
 
