@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::mounts::volume_with_a_mount_below;
-use crate::support::{Bundle, case, inside, skip};
+use crate::mounts::{Host, volume_with_a_mount_below};
+use crate::support::{Bundle, Call, case, inside, ours, skip};
 
 fn map(container: u32, host: u32, size: u32) -> Value {
     json!([{"containerID": container, "hostID": host, "size": size}])
@@ -127,6 +127,85 @@ fn ids_that_are_not_mapped_are_nobodys() {
             skip!("no id-mapped mounts here");
         }
         assert_eq!(bundle.container().run().ok().stdout, "1000\n65534\n");
+    });
+}
+
+/// Seen from both sides, on what the disk has and on a tmpfs. An overlay cannot be mapped, only what is below it.
+#[test]
+fn on_every_file_system() {
+    case(|| {
+        let mut probe = Bundle::sh("true");
+        if volume(&mut probe, &["bind"], None).is_none() {
+            skip!("no id-mapped mounts here");
+        }
+        let overlay = "mkdir BUNDLE/upper BUNDLE/work && mount -t overlay o VOLUME \
+                       -o lowerdir=VOLUME,upperdir=BUNDLE/upper,workdir=BUNDLE/work";
+        for prepare in [":", "mount -t tmpfs t VOLUME", overlay] {
+            let script = "stat -c %u:%g /v/root /v/seven; touch /v/new; chown 3:4 /v/new; stat -c %u:%g /v/new";
+            let mut bundle = Bundle::sh(script);
+            let volume = volume(&mut bundle, &["bind", "idmap"], None).unwrap();
+            bundle.namespace("user", None).capabilities(&["CAP_CHOWN"]);
+            bundle.set("/linux/uidMappings", map(0, 100_000, 100)).set("/linux/gidMappings", map(0, 100_000, 100));
+            let directory = bundle.directory.display().to_string();
+            let done = prepare.replace("VOLUME", volume.to_str().unwrap()).replace("BUNDLE", &directory);
+            let host = Host::new(&format!("{done} && cd {} && touch root seven && chown 7:7 seven", volume.display()));
+            let container = bundle.container();
+            let output = host.call(container.call_bundle("run", &[])).run();
+            if prepare == overlay {
+                let words = "map the ids of the mount: invalid argument (EINVAL)\nhint: the file system of the source";
+                assert!(!ours() || output.fails().stderr.contains(words));
+                continue;
+            }
+            assert_eq!(output.ok().stdout, "0:0\n7:7\n3:4\n", "{prepare}");
+            let look = Call::sh(&format!("stat -c %u:%g {}/new", volume.display()));
+            assert_eq!(host.call(look).run().ok().stdout, "3:4\n", "{prepare}");
+        }
+    });
+}
+
+/// A mapped mount as the lower layer of an overlay: how an image is shared between containers with other ids.
+#[test]
+fn below_an_overlay() {
+    case(|| {
+        let mut bundle = Bundle::sh("stat -c %u:%g /mnt/root /mnt/seven; echo x > /mnt/new");
+        let maps = Some((map(0, 500, 10), map(0, 600, 10)));
+        let Some(volume) = volume(&mut bundle, &["bind"], maps) else { skip!("no id-mapped mounts here") };
+        let directory = bundle.directory.display().to_string();
+        for name in ["upper", "work"] {
+            fs::create_dir(bundle.directory.join(name)).unwrap();
+        }
+        let layers = format!("lowerdir={directory}/rootfs/v,upperdir={directory}/upper,workdir={directory}/work");
+        bundle.mount("/mnt", "overlay", "overlay", &[&layers]);
+        assert_eq!(bundle.container().run().ok().stdout, "500:600\n507:607\n");
+        assert!(!volume.join("new").exists());
+    });
+}
+
+/// crun's option, with ids of the host and of the container.
+#[test]
+fn mappings_in_the_option() {
+    case(|| {
+        let mut probe = Bundle::sh("true");
+        if volume(&mut probe, &["bind"], None).is_none() {
+            skip!("no id-mapped mounts here");
+        }
+        for (option, expected) in [
+            ("idmap=uids=0-100005-1#7-100009-1;gids=0-100000-10", "5 0\n9 7\n"),
+            ("idmap=uids=@0-5-1#@7-9-1;gids=@0-0-10", "5 0\n9 7\n"),
+        ] {
+            let mut bundle = Bundle::sh("stat -c '%u %g' /v/root /v/seven");
+            volume(&mut bundle, &["bind", option], None).unwrap();
+            bundle.namespace("user", None);
+            bundle.set("/linux/uidMappings", map(0, 100_000, 100)).set("/linux/gidMappings", map(0, 100_000, 100));
+            assert_eq!(bundle.container().run().ok().stdout, expected, "{option}");
+        }
+        let mut bundle = Bundle::sh("true");
+        volume(&mut bundle, &["bind", "idmap=uids=0-1"], None).unwrap();
+        let stderr = bundle.container().run().fails().stderr;
+        assert!(
+            !ours() || stderr.starts_with("mounts[7].options[1]: \"0-1\" is not three numbers\nhint: "),
+            "{stderr}"
+        );
     });
 }
 

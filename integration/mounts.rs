@@ -386,7 +386,7 @@ pub(crate) struct Host {
 
 impl Host {
     /// Runs a script as root of a new mount namespace, where all mounts are private.
-    fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         let call =
             Call::new(busybox()).args(["unshare", "-m", "--propagation", "private", busybox().to_str().unwrap()]);
         let (call, mut io) = with_io(call.args(["sh", "-e", "-c", &format!("{script}; echo ready; read line")]));

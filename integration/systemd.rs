@@ -3,13 +3,16 @@
 //! Where systemd is not process 1 these tests are ignored; `make guest-systemd` runs them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bundle, Call, Container, Io, Output, WAITING, case, eventually, ours, peer, scale, skip, text, wait_for_end,
+    Bundle, Call, Container, Io, Output, WAITING, busybox, case, eventually, ours, peer, runtime, scale, skip, text,
+    wait_for_end,
 };
 
 fn systemctl<const N: usize>(args: [&str; N]) -> Output {
@@ -598,7 +601,57 @@ fn state_says_where_the_cgroup_is() {
 fn a_user_outside_of_any_delegated_cgroup() {
     case(|| {
         systemctl(["start", "user@1000.service"]).ok();
-        crate::user_session::life_of_a_scope(Some(1000));
+        life_of_a_users_scope(1000);
         systemctl(["stop", "user@1000.service"]).ok();
     });
+}
+
+/// The life of a container that `spec --rootless` has written, with limits, in a scope of the user's systemd.
+fn life_of_a_users_scope(user: u32) {
+    let directory = PathBuf::from(format!("/var/tmp/scope-{}", std::process::id()));
+    fs::create_dir_all(directory.join("rootfs/bin")).unwrap();
+    fs::copy(busybox(), directory.join("rootfs/bin/busybox")).unwrap();
+    for name in ["sleep", "sh", "cat"] {
+        symlink("busybox", directory.join("rootfs/bin").join(name)).unwrap();
+    }
+    for place in ["", "rootfs", "rootfs/bin"] {
+        chown(directory.join(place), Some(user), Some(user)).unwrap();
+    }
+    let call = |args: &[&str]| {
+        let call = Call::new(runtime()).args(["--systemd-cgroup"]).args(args).cwd(&directory);
+        call.user(user).env("XDG_RUNTIME_DIR", format!("/run/user/{user}"))
+    };
+    call(&["spec", "--rootless"]).run().ok();
+    let mut config: Value = serde_json::from_str(&text(directory.join("config.json"))).unwrap();
+    config["process"]["args"] = json!(["sleep", "100000"]);
+    config["process"]["terminal"] = json!(false);
+    config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 33}});
+    fs::write(directory.join("config.json"), config.to_string()).unwrap();
+
+    call(&["run", "--detach", "scope"]).run().ok();
+    let state: Value = serde_json::from_str(&call(&["state", "scope"]).run().ok().stdout).unwrap();
+    let place = text(format!("/proc/{}/cgroup", state["pid"]));
+    let place = place.trim().strip_prefix("0::/").unwrap();
+    assert!(place.ends_with("/user@1000.service/user.slice/runtime-scope.scope"), "{place}");
+    let cgroup = Path::new("/sys/fs/cgroup").join(place);
+    let limits = || ["memory.max", "pids.max"].map(|file| text(cgroup.join(file)).trim().to_owned());
+    assert_eq!(limits(), ["67108864", "33"]);
+    call(&["update", "--pids-limit", "44", "scope"]).run().ok();
+    assert_eq!(limits(), ["67108864", "44"]);
+    // Another process of it is there from its beginning, and no other is there.
+    call(&["exec", "--detach", "scope", "sleep", "100000"]).run().ok();
+    assert_eq!(text(cgroup.join("cgroup.procs")).lines().count(), 2);
+    assert_eq!(call(&["exec", "scope", "cat", "/proc/self/cgroup"]).run().ok().stdout, "0::/\n");
+    call(&["pause", "scope"]).run().ok();
+    assert_eq!(text(cgroup.join("cgroup.freeze")), "1\n");
+    call(&["resume", "scope"]).run().ok();
+    call(&["delete", "--force", "scope"]).run().ok();
+    assert!(!cgroup.exists());
+    eventually("nothing is left of the unit", || {
+        let show =
+            Call::new("/usr/bin/systemctl").args(["--user", "--property=LoadState", "show", "runtime-scope.scope"]);
+        let show = show.user(user).env("XDG_RUNTIME_DIR", format!("/run/user/{user}"));
+        show.run().ok().stdout == "LoadState=not-found\n"
+    });
+    fs::remove_dir_all(directory).unwrap();
 }

@@ -3,12 +3,12 @@
 //! Elsewhere these tests are ignored; `make guest-rootless` runs them.
 
 use std::fs;
-use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::support::{Call, busybox, case, eventually, runtime, text};
+use crate::rootless::of;
+use crate::support::{Call, Container, WAITING, case, text, with_io};
 
 /// What the guest promises, and the other tests stand on.
 #[test]
@@ -38,65 +38,75 @@ fn the_user_has_a_systemd_and_a_delegated_cgroup() {
     });
 }
 
-#[test]
-#[ignore = "wants an unprivileged user with systemd"]
-fn a_container_in_a_scope_of_the_users_systemd() {
-    case(|| life_of_a_scope(None));
+/// The cgroup of a container's init.
+fn cgroup_of(container: &Container) -> std::path::PathBuf {
+    let place = text(format!("/proc/{}/cgroup", container.pid()));
+    Path::new("/sys/fs/cgroup").join(place.trim().strip_prefix("0::/").unwrap())
 }
 
-/// The life of a container that `spec --rootless` has written, with limits, in a scope of the systemd of `user`; None: of
-/// whoever runs the tests.
-pub(crate) fn life_of_a_scope(user: Option<u32>) {
-    let directory = PathBuf::from(format!("/var/tmp/scope-{}", std::process::id()));
-    fs::create_dir_all(directory.join("rootfs/bin")).unwrap();
-    fs::copy(busybox(), directory.join("rootfs/bin/busybox")).unwrap();
-    for name in ["sleep", "sh", "cat"] {
-        std::os::unix::fs::symlink("busybox", directory.join("rootfs/bin").join(name)).unwrap();
-    }
-    for place in ["", "rootfs", "rootfs/bin"] {
-        chown(directory.join(place), user, user).unwrap();
-    }
-    let call = |args: &[&str]| {
-        let call = Call::new(runtime()).args(["--systemd-cgroup"]).args(args).cwd(&directory);
-        match user {
-            Some(id) => call.user(id).env("XDG_RUNTIME_DIR", format!("/run/user/{id}")),
-            None => call,
-        }
-    };
-    call(&["spec", "--rootless"]).run().ok();
-    let mut config: Value = serde_json::from_str(&text(directory.join("config.json"))).unwrap();
-    config["process"]["args"] = json!(["sleep", "100000"]);
-    config["process"]["terminal"] = json!(false);
-    config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}, "pids": {"limit": 33}});
-    fs::write(directory.join("config.json"), config.to_string()).unwrap();
-
-    call(&["run", "--detach", "scope"]).run().ok();
-    let state: Value = serde_json::from_str(&call(&["state", "scope"]).run().ok().stdout).unwrap();
-    let place = text(format!("/proc/{}/cgroup", state["pid"]));
-    let place = place.trim().strip_prefix("0::/").unwrap();
-    assert!(place.ends_with("/user@1000.service/user.slice/runtime-scope.scope"), "{place}");
-    let cgroup = Path::new("/sys/fs/cgroup").join(place);
-    let limits = || ["memory.max", "pids.max"].map(|file| text(cgroup.join(file)).trim().to_owned());
-    assert_eq!(limits(), ["67108864", "33"]);
-    call(&["update", "--pids-limit", "44", "scope"]).run().ok();
-    assert_eq!(limits(), ["67108864", "44"]);
-    // Another process of it is there from its beginning, and no other is there.
-    call(&["exec", "--detach", "scope", "sleep", "100000"]).run().ok();
-    assert_eq!(text(cgroup.join("cgroup.procs")).lines().count(), 2);
-    assert_eq!(call(&["exec", "scope", "cat", "/proc/self/cgroup"]).run().ok().stdout, "0::/\n");
-    call(&["pause", "scope"]).run().ok();
-    assert_eq!(text(cgroup.join("cgroup.freeze")), "1\n");
-    call(&["resume", "scope"]).run().ok();
-    call(&["delete", "--force", "scope"]).run().ok();
+/// A container of the user with limits, by a cgroup driver.
+fn check_limits(driver: &[&str], check: impl FnOnce(&Container, &Path)) {
+    let user = rustix::process::getuid().as_raw();
+    let mut bundle = of(user, WAITING);
+    bundle.set("/linux/resources", json!({"pids": {"limit": 20}, "memory": {"limit": 64 << 20}}));
+    let container = bundle.container();
+    container.bundle.write();
+    let run = |args: &[&str]| container.call([driver, args].concat()).run();
+    let (call, mut io) = with_io(container.call([driver, &["run", "--detach", &container.id]].concat()));
+    call.run().ok();
+    assert_eq!(io.stdout.next(), "ready");
+    let cgroup = cgroup_of(&container);
+    assert_eq!(text(cgroup.join("pids.max")), "20\n");
+    assert_eq!(text(cgroup.join("memory.max")), format!("{}\n", 64 << 20));
+    check(&container, &cgroup);
+    run(&["update", "--pids-limit", "30", &container.id]).ok();
+    assert_eq!(text(cgroup.join("pids.max")), "30\n");
+    let place = run(&["exec", &container.id, "cat", "/proc/self/cgroup"]).ok().stdout;
+    assert!(cgroup.ends_with(place.trim().strip_prefix("0::/").unwrap()), "{place} of {cgroup:?}");
+    run(&["pause", &container.id]).ok();
+    assert_eq!(container.status(), "paused");
+    run(&["resume", &container.id]).ok();
+    run(&["delete", "--force", &container.id]).ok();
     assert!(!cgroup.exists());
-    eventually("nothing is left of the unit", || {
-        let show =
-            Call::new("/usr/bin/systemctl").args(["--user", "--property=LoadState", "show", "runtime-scope.scope"]);
-        let show = match user {
-            Some(id) => show.user(id).env("XDG_RUNTIME_DIR", format!("/run/user/{id}")),
-            None => show,
-        };
-        show.run().ok().stdout == "LoadState=not-found\n"
+    container.nothing_left();
+}
+
+#[test]
+#[ignore = "wants an unprivileged user with systemd"]
+fn limits_in_the_delegated_cgroup() {
+    case(|| check_limits(&[], |_, _| {}));
+}
+
+#[test]
+#[ignore = "wants an unprivileged user with systemd"]
+fn limits_by_the_users_systemd() {
+    case(|| {
+        check_limits(&["--systemd-cgroup"], |container, cgroup| {
+            let unit = cgroup.file_name().unwrap().to_str().unwrap();
+            assert!(unit.contains(&container.id) && unit.ends_with(".scope"), "{unit}");
+            let show = Call::new("/usr/bin/systemctl").args(["--user", "show", "-p", "TasksMax,MemoryMax", unit]);
+            let mut lines: Vec<_> = show.run().ok().stdout.lines().map(str::to_owned).collect();
+            lines.sort();
+            assert_eq!(lines, [format!("MemoryMax={}", 64 << 20), "TasksMax=20".to_owned()]);
+        });
     });
-    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+#[ignore = "wants an unprivileged user with systemd"]
+fn ids_that_root_has_granted() {
+    case(|| {
+        let user = rustix::process::getuid().as_raw();
+        let mut bundle = of(user, "id; cat /proc/self/uid_map");
+        for kind in ["uid", "gid"] {
+            let own = json!({"containerID": 0, "hostID": user, "size": 1});
+            let range = json!({"containerID": 1, "hostID": 100_000, "size": 65536});
+            bundle.set(&format!("/linux/{kind}Mappings"), json!([own, range]));
+        }
+        bundle.set("/process/user", json!({"uid": 7, "gid": 8, "additionalGids": [9]}));
+        let output = bundle.container().run().ok().stdout;
+        let words: Vec<_> = output.split_whitespace().collect();
+        assert_eq!(words[..3], ["uid=7", "gid=8", "groups=9"]);
+        assert_eq!(words[3..], ["0", &user.to_string(), "1", "1", "100000", "65536"]);
+    });
 }

@@ -91,7 +91,7 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     let joined = open::namespaces(&host, &plan.child)?;
     let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
     let systemd = request.cgroup_driver == Driver::Systemd;
-    let manager = if systemd { Some(Manager::connect(host.is_users()?)?) } else { None };
+    let manager = if systemd { Some(Manager::connect(!host.caller.is_real_root())?) } else { None };
     let opened = Opened { config, sockets, hook_output, joined, devices, rdt, manager };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);

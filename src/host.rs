@@ -80,13 +80,6 @@ impl Host {
         Ok(enabled && read(&self.proc, "self/attr/current")?.contains(':'))
     }
 
-    /// Whether this is not the host's root: another user, or root of a user namespace only.
-    pub(crate) fn is_users(&self) -> Result<bool> {
-        let map = read(&self.proc, "self/uid_map")?;
-        let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
-        Ok(!whole || !rustix::process::geteuid().is_root())
-    }
-
     /// Where resctrl is mounted.
     pub(crate) fn resctrl(&self) -> Result<Option<PathBuf>> {
         read(&self.proc, "self/mountinfo").map(|text| mount_point(&text))

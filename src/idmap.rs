@@ -49,6 +49,9 @@ pub(crate) fn apply(plan: &Plan, trees: Option<&Trees>, host: &Host, joined: &[O
         sys::mount_setattr(tree.fd.as_fd(), c"", flags, &attr).map_err(|errno| {
             let error = Error::at(format!("{field}.uidMappings"), "map the ids of the mount").errno(errno);
             match errno {
+                Errno::INVAL if idmap.map.as_ref().is_some_and(|map| map.uid.is_empty() || map.gid.is_empty()) => {
+                    error.hint("this kernel wants both: idmap=uids=...;gids=...")
+                }
                 Errno::INVAL => error.hint("the file system of the source does not support it in this kernel"),
                 Errno::PERM => error.hint("the source is id-mapped already, or we may not map its file system"),
                 _ => error,
@@ -96,6 +99,10 @@ fn user_namespace(map: &IdMap, host: &Host, field: &str) -> Result<OwnedFd> {
 /// Writes the maps of the user namespace that a child has made. `field` is where `uidMappings` and `gidMappings` are.
 pub(crate) fn write(host: &Host, pid: Pid, map: &IdMap, writers: [Writer; 2], field: &str) -> Result<()> {
     for (kind, lines, writer) in [("uid", &map.uid, writers[0]), ("gid", &map.gid, writers[1])] {
+        // Of a mount only: ids of a kind that is not mapped are nobody's.
+        if lines.is_empty() {
+            continue;
+        }
         let failed = |what: String| Error::at(format!("{field}.{kind}Mappings"), what);
         let write = |file: &str, text: &str| {
             host::write_raw(&host.proc, &format!("{}/{file}", pid.as_raw_nonzero()), text.as_bytes()).map_err(|errno| {

@@ -203,7 +203,7 @@ impl Cgroup {
                 return Ok(());
             }
             if self.is_denied(&setting.controller) {
-                return Err(rootless::refusal(&setting.field, Path::new(&*setting.controller)));
+                return Err(rootless::refusal(&setting.field, "", Path::new(&*setting.controller)));
             }
             if self.is_none() {
                 return Err(none::refuse(setting));

@@ -18,17 +18,21 @@ impl Cgroup {
         for (controllers, dir) in &self.dirs {
             let own = layout.own_dir(controllers);
             let optional = self.version == Version::V1 && (controllers.is_empty() || controllers.contains('='));
-            match permission(self.version, &own, dir) {
+            match permission(controllers.is_empty(), &own, dir) {
                 Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if optional || !asked => {
                     self.denied.insert(controllers.clone(), own);
                 }
-                Err(errno) => return Err(refusal("linux.cgroupsPath", dir).errno(errno)),
+                Err(errno) => {
+                    return Err(
+                        refusal("linux.cgroupsPath", "unable to apply cgroup configuration: ", dir).errno(errno)
+                    );
+                }
                 Ok(()) => {}
             }
         }
         self.dirs.retain(|controllers, _| !self.denied.contains_key(controllers));
         match settings.iter().find(|setting| !setting.optional && self.is_denied(&setting.controller)) {
-            Some(setting) => Err(refusal(&setting.field, Path::new(&*setting.controller)).errno(Errno::ACCESS)),
+            Some(setting) => Err(refusal(&setting.field, "", Path::new(&*setting.controller)).errno(Errno::ACCESS)),
             None => Ok(()),
         }
     }
@@ -48,23 +52,23 @@ impl Cgroup {
 }
 
 /// The words are runc's.
-pub(super) fn refusal(field: &str, what: &Path) -> Error {
+pub(super) fn refusal(field: &str, before: &str, what: &Path) -> Error {
     let text = "rootless needs no limits + no cgrouppath when no permission is granted for cgroups";
-    Error::at(field, format!("{text}: {}", what.display())).hint(
+    Error::at(field, format!("{before}{text}: {}", what.display())).hint(
         "a cgroup delegated to the user, such as one of `systemd-run --user --scope -p Delegate=yes`, allows both",
     )
 }
 
-/// Whether `dir` can be made and joined, without trying. A process moves between two cgroups of v2 only with the permission
+/// Whether `dir` can be made and joined, without trying. In the unified hierarchy a process moves between two cgroups only with the permission
 /// to write `cgroup.procs` of the nearest one above both (cgroup-v2.rst, Delegation Containment).
-fn permission(version: Version, own: &Path, dir: &Path) -> rustix::io::Result<()> {
+fn permission(unified: bool, own: &Path, dir: &Path) -> rustix::io::Result<()> {
     if dir.exists() {
-        let file = if version == Version::V2 { "cgroup.procs" } else { "tasks" };
+        let file = if unified { "cgroup.procs" } else { "tasks" };
         rustix::fs::access(dir.join(file), Access::WRITE_OK)?;
     }
     let there: PathBuf = dir.ancestors().find(|path| path.exists()).unwrap_or(dir).to_owned();
     rustix::fs::access(&there, Access::WRITE_OK | Access::EXEC_OK)?;
-    if version == Version::V2 {
+    if unified {
         let both = own.ancestors().find(|path| dir.starts_with(path)).unwrap_or(own);
         rustix::fs::access(both.join("cgroup.procs"), Access::WRITE_OK)?;
     }

@@ -15,6 +15,7 @@ mod verify;
 
 use std::convert::Infallible;
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -95,9 +96,15 @@ impl Init<'_> {
 
         // The host's files are still visible: bind sources were opened by the parent or are now, /dev/null and, in a user
         // namespace, devices are taken from the host here.
-        let copied =
-            if self.trees.is_none() { Some(source::open(&self.plan.rootfs, self.cgroup_mount)?) } else { None };
-        let trees = self.trees.or(copied.as_ref()).ok_or(Fault::new(Step::RootSource, Errno::INVAL))?;
+        let copied;
+        let trees = match self.trees {
+            Some(trees) => trees,
+            None => {
+                // Never dropped: by then all descriptors are closed, and their numbers may be others'.
+                copied = ManuallyDrop::new(source::open(&self.plan.rootfs, self.cgroup_mount)?);
+                &*copied
+            }
+        };
         let root = trees.root.as_fd();
         rootfs::attach(&self.plan.rootfs, trees)?;
         let late = rootfs::prepare(&self.plan.rootfs, trees)?;
@@ -281,6 +288,11 @@ fn settle(
     let program = program::find(process, diagnosis, now)?;
     schedule(process)?;
     set_limits(process)?;
+    if plan.visible_at_gate {
+        // What is left in memory is the configuration; the user's own variables are not the container's.
+        sys::erase_environment();
+        dumpable(true)?;
+    }
     // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.
     die_with_parent(false)?;
     // As late as can be: from here on every call needs the profile's permission.
@@ -312,8 +324,12 @@ fn close_descriptors(preserve_fds: u32, keep: &[Option<BorrowedFd<'_>>]) -> Resu
 /// Nobody in the container may look into this process, which has the runtime's memory and descriptors (CVE-2016-9962).
 /// exec makes the container's program dumpable again.
 fn not_dumpable() -> Result<(), Fault> {
-    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .map_err(|errno| Fault::new(Step::Session, errno))
+    dumpable(false)
+}
+
+fn dumpable(really: bool) -> Result<(), Fault> {
+    let behavior = if really { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    rustix::process::set_dumpable_behavior(behavior).map_err(|errno| Fault::new(Step::Session, errno))
 }
 
 /// prctl(2), `PR_SET_PDEATHSIG`.

@@ -21,6 +21,10 @@ pub(super) fn plan(linux: &Linux) -> Result<Vec<DevicePlan>> {
     let mut plans: Vec<DevicePlan> = Vec::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         let plan = one(index, device)?;
+        // In its place comes the link to the container's own, as with runc.
+        if plan.path.as_c_str() == c"dev/ptmx" {
+            continue;
+        }
         if plans.iter().any(|other| other.path == plan.path) {
             let field = format!("linux.devices[{index}].path");
             return Err(Error::at(field, format!("{:?} is listed twice", plan.path.display())));

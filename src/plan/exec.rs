@@ -85,6 +85,7 @@ pub(crate) fn make_exec(
         process: Some(process),
         preserve_fds,
         for_user: facts.caller.is_user(),
+        visible_at_gate: false,
         oom_score_adj: childs_oom_score_adj,
         keep_groups: acting.keep_groups,
     };

@@ -9,6 +9,7 @@ mod devices;
 mod exec;
 mod explain;
 mod hooks;
+mod idmap_option;
 mod lsm;
 mod namespaces;
 mod netdev;
@@ -131,6 +132,10 @@ pub(crate) struct ChildPlan {
     pub(crate) preserve_fds: u32,
     /// Whom an ordinary user has called: what the kernel does not grant them is an error.
     pub(crate) for_user: bool,
+    /// Whether init can be looked into while it waits for `start`, by which time it has nothing that the container has not:
+    /// or its user could not `exec` beside it, who has no rights over a process that cannot be dumped. Not where others of
+    /// the container are there before it.
+    pub(crate) visible_at_gate: bool,
     /// None: the parent sets it, or nobody.
     pub(crate) oom_score_adj: Option<i32>,
     /// Supplementary groups stay as the caller has them.
@@ -171,6 +176,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     annotations::check(&annotations, &mut warnings)?;
     let acting = acting(&annotations)?;
     let mut rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
+    idmap_option::resolve(&mut rootfs.mounts, linux)?;
     check_idmaps(&rootfs, &namespaces)?;
     rootless::or_hosts(&mut rootfs.mounts, &namespaces, facts);
     let net_devices = netdev::plan(linux, &namespaces, facts)?;
@@ -187,6 +193,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         process,
         preserve_fds: options.preserve_fds,
         for_user: facts.caller.is_user(),
+        visible_at_gate: facts.caller.is_user() && namespaces.joined.is_empty(),
         oom_score_adj: childs_oom_score_adj,
         keep_groups: acting.keep_groups,
         namespaces,

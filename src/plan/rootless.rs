@@ -76,7 +76,8 @@ pub(super) fn check(spec: &Spec, linux: &Linux, namespaces: &Namespaces, facts: 
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let given = |mappings: &Option<Vec<LinuxIdMapping>>| mappings.as_ref().is_some_and(|all| !all.is_empty());
         let options = mount.options().as_deref().unwrap_or_default();
-        let idmap = options.iter().position(|option| matches!(option.as_str(), "idmap" | "ridmap"));
+        let name = |option: &String| option.split('=').next().is_some_and(|name| matches!(name, "idmap" | "ridmap"));
+        let idmap = options.iter().position(name);
         if idmap.is_some() || given(mount.uid_mappings()) || given(mount.gid_mappings()) {
             let field = idmap.map_or("uidMappings".to_owned(), |option| format!("options[{option}]"));
             let text = "id-mapped mounts are not supported for rootless containers";

@@ -1,5 +1,6 @@
 //! `root`, `mounts`, `linux.devices`, masks → what the child does with them. Pure.
 
+mod idmap;
 mod options;
 
 use std::ffi::{CStr, CString};
@@ -7,10 +8,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use libc::MOUNT_ATTR_RDONLY;
-use oci_spec::runtime::{LinuxIdMapping, Mount, Root};
+use oci_spec::runtime::{Mount, Root};
 
 use crate::error::{Error, Result};
-use crate::plan::IdMap;
+pub(crate) use idmap::MountIdMap;
 use options::Options;
 pub(crate) use options::{Attrs, option_names, root_propagation};
 
@@ -119,15 +120,6 @@ pub(crate) struct MountPlan {
     pub(crate) or_hosts: bool,
 }
 
-/// How the ids of a bind mount's files are mapped.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct MountIdMap {
-    /// None: as those of the container's user namespace.
-    pub(crate) map: Option<IdMap>,
-    /// Those of the mounts below it too.
-    pub(crate) recursive: bool,
-}
-
 /// What is mounted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum MountKind {
@@ -210,7 +202,7 @@ pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path, warnings: &mut V
     if fstype == "bind" && options.bind.is_none() {
         options.bind = Some(false);
     }
-    let idmap = idmap(&field, mount, &options)?;
+    let idmap = idmap::plan(&field, mount, &mut options)?;
     check_target(&field, &target, fstype, &options)?;
     if options.bind.is_some() && !options.remount {
         // There is no new superblock that could take them. mount(2) ignores them too, and with it runc up to 1.1 and crun.
@@ -235,26 +227,6 @@ pub(crate) fn mount(index: usize, mount: &Mount, bundle: &Path, warnings: &mut V
     }
     let or_hosts = false;
     Ok(MountPlan { target, kind, attrs, attrs_recursive, propagation, idmap, copy_up, late_readonly, or_hosts })
-}
-
-/// Mappings without one of the options are for the mount alone.
-fn idmap(field: &str, mount: &Mount, options: &Options) -> Result<Option<MountIdMap>> {
-    let given = |mappings: &Option<Vec<LinuxIdMapping>>| mappings.clone().filter(|mappings| !mappings.is_empty());
-    let (uid_field, gid_field) = (format!("{field}.uidMappings"), format!("{field}.gidMappings"));
-    let map = match (given(mount.uid_mappings()), given(mount.gid_mappings())) {
-        (None, None) if options.idmap.is_none() => return Ok(None),
-        (None, None) => None,
-        (Some(uid), Some(gid)) => Some(IdMap::new(&uid, &uid_field, &gid, &gid_field)?),
-        (uid, _) => {
-            let missing = if uid.is_none() { uid_field } else { gid_field };
-            return Err(Error::at(missing, "id-mapped mounts must have both uid and gid mappings specified"));
-        }
-    };
-    if options.bind.is_none() || options.remount {
-        let text = "id-mapped mounts are only supported for bind-mounts";
-        return Err(Error::at(format!("{field}.type"), format!("{:?}: {text}", mount.typ().as_deref().unwrap_or(""))));
-    }
-    Ok(Some(MountIdMap { map, recursive: options.idmap == Some(true) }))
 }
 
 fn check_target(field: &str, target: &RootPath, fstype: &str, options: &Options) -> Result<()> {

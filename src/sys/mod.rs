@@ -22,9 +22,9 @@ pub(crate) use fd::{check_open, close_range, keep_on_exec, sendmsg_fd};
 pub(crate) use mount::{MountAttr, mount_setattr};
 pub(crate) use netlink::netlink_ext_ack;
 pub(crate) use process::{
-    exit_now, getrlimit, ioprio_set, join_session_keyring, keyctl_describe_perm, keyctl_setperm, loopback_up,
-    ns_get_nstype, personality, pidfd_send_signal, prlimit, sched_setaffinity, sched_setattr, set_mempolicy, setns,
-    setrlimit, unshare,
+    erase_environment, exit_now, getrlimit, ioprio_set, join_session_keyring, keyctl_describe_perm, keyctl_setperm,
+    loopback_up, ns_get_nstype, personality, pidfd_send_signal, prlimit, sched_setaffinity, sched_setattr,
+    set_mempolicy, setns, setrlimit, unshare,
 };
 pub(crate) use seccomp::seccomp_set_mode_filter;
 pub(crate) use signal::reset_handlers;

@@ -158,3 +158,19 @@ pub(crate) fn ns_get_nstype(namespace: impl std::os::fd::AsFd) -> Result<libc::c
     let kind = check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) }))?;
     Ok(kind as libc::c_int)
 }
+
+/// Overwrites the variables that this process was started with. Nobody may ask for one afterwards.
+pub(crate) fn erase_environment() {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: this process has one thread, which changes no variable; the array ends with a null pointer, each string with
+    // NUL, and all are in writable memory of this process (its stack, as the kernel has put them there).
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            std::ptr::write_bytes(*entry, 0, libc::strlen(*entry));
+            entry = entry.add(1);
+        }
+    }
+}

@@ -116,6 +116,8 @@ pub(super) struct Options {
     pub(super) copy_up: bool,
     /// Recursively or not.
     pub(super) idmap: Option<bool>,
+    /// Of crun's `idmap=`: the index of the option, and the mappings.
+    pub(super) mappings: Option<(usize, String)>,
     /// Superblock flags.
     pub(super) flags: Vec<Param>,
     /// Data of the file system.
@@ -135,6 +137,9 @@ impl Options {
                 && let Some(attrs) = attrs(effect)
             {
                 options.attrs_recursive.add(attrs);
+            } else if let Some((name @ ("idmap" | "ridmap"), mappings)) = text.split_once('=') {
+                options.idmap = Some(name == "ridmap");
+                options.mappings = Some((index, mappings.to_owned()));
             } else {
                 for item in text.split(',').filter(|item| !item.is_empty()) {
                     let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
