@@ -890,16 +890,12 @@ impl Container {
         self.bundle.directory.join("state")
     }
 
-    /// Whether systemd makes the cgroup: a path of cgroupfs that a test wants says otherwise.
-    fn has_unit(&self) -> bool {
-        let path = self.bundle.config.pointer("/linux/cgroupsPath");
-        systemd() && self.bundle.user.is_none() && path.is_none_or(|path| !path.as_str().unwrap_or("").contains('/'))
-    }
-
     /// A call of the runtime with this container's `--root`.
     pub(crate) fn call<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
         let root = [OsStr::new("--root").to_owned(), self.root().into_os_string()];
-        let driver = self.has_unit().then_some("--systemd-cgroup");
+        let args: Vec<OsString> = args.into_iter().map(|arg| arg.as_ref().to_owned()).collect();
+        let named = args.iter().any(|arg| arg.as_encoded_bytes().starts_with(b"--cgroup-manager"));
+        let driver = (systemd() && !named && self.bundle.user.is_none()).then_some("--systemd-cgroup");
         let call = Call::new(runtime()).args(root).args(driver).args(args);
         let call = call.env(MARK, &self.id).cwd(&self.bundle.directory);
         match self.bundle.user {

@@ -8,14 +8,6 @@ use crate::support::{
 
 const DISABLED: [&str; 2] = ["--cgroup-manager", "disabled"];
 
-/// With a path of cgroupfs, which is not looked at: where the suite has systemd make the cgroups it does not here.
-fn container(mut bundle: Bundle) -> Container {
-    if bundle.config.pointer("/linux/cgroupsPath").is_none() {
-        bundle.set("/linux/cgroupsPath", json!("/not/looked/at"));
-    }
-    bundle.container()
-}
-
 /// `create` or `run` without a cgroup.
 fn call(container: &Container, command: &str) -> Call {
     container.bundle.write();
@@ -24,7 +16,7 @@ fn call(container: &Container, command: &str) -> Call {
 }
 
 fn running(bundle: Bundle) -> (Container, Io) {
-    let container = container(bundle);
+    let container = bundle.container();
     let (create, mut io) = with_io(call(&container, "create"));
     create.run().ok();
     container.start().ok();
@@ -35,7 +27,7 @@ fn running(bundle: Bundle) -> (Container, Io) {
 fn with(resources: Value) -> Output {
     let mut bundle = Bundle::sh("echo ran");
     bundle.set("/linux/resources", resources);
-    call(&container(bundle), "run").run()
+    call(&bundle.container(), "run").run()
 }
 
 #[test]
@@ -117,7 +109,7 @@ fn what_sets_no_limit_is_accepted() {
         // Nor does the place where it would be.
         let mut bundle = Bundle::sh("echo ran");
         bundle.set("/linux/cgroupsPath", json!("/../.."));
-        let output = call(&container(bundle), "run").run();
+        let output = call(&bundle.container(), "run").run();
         assert!(!ours() || output.ok().stdout == "ran\n");
     });
 }
@@ -163,7 +155,7 @@ fn a_cgroup_mount_shows_the_cgroup_of_its_creator() {
                 (controllers == if cgroup_v2() { "" } else { "pids" }).then(|| path.to_owned())
             });
             let host = std::path::Path::new(dir).join(place.unwrap().trim_start_matches('/'));
-            let output = call(&container(bundle), "run").run().ok();
+            let output = call(&bundle.container(), "run").run().ok();
             let mut found: Vec<&str> = output.stdout.lines().collect();
             let entries = std::fs::read_dir(&host).unwrap().flatten();
             let mut expected: Vec<String> = entries
@@ -184,7 +176,7 @@ fn a_host_without_cgroups_is_no_hindrance() {
     case(|| {
         let mut bundle = Bundle::sh("echo ran");
         bundle.unmount("/sys/fs/cgroup");
-        let container = container(bundle);
+        let container = bundle.container();
         let hide = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"", "sh"];
         let output = call(&container, "run").below(hide).run().ok();
         assert_eq!(output.stdout, "ran\n");
@@ -196,7 +188,7 @@ fn a_host_without_cgroups_is_no_hindrance() {
 #[test]
 fn managers_have_names() {
     case(|| {
-        let container = container(Bundle::sh("echo ran"));
+        let container = Bundle::sh("echo ran").container();
         container.bundle.write();
         let run = |options: &[&str]| container.call([options, &["run", &container.id]].concat()).run();
         assert_eq!(run(&["--cgroup-manager=cgroupfs"]).ok().stdout, "ran\n");
