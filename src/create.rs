@@ -227,6 +227,7 @@ fn carry_out(
         log.debug(format_args!("cgroup {} is made", dir.display()));
     }
     record.cgroup.apply(&plan.settings)?;
+    record.cgroup.make_room(&plan.settings, 1)?;
     make_rdt(&record, &plan, rollback)?;
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
@@ -259,6 +260,7 @@ fn carry_out(
     })?;
     // The child has its own copies, and the gate is its alone; and it is in the cgroup.
     drop((gate, trees, holder));
+    record.cgroup.make_room(&plan.settings, 0)?;
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
     let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());

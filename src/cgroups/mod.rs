@@ -143,6 +143,17 @@ impl Cgroup {
         manager.start(unit, self.version, properties).map(Some)
     }
 
+    /// Gives the limit of processes of a scope room for so many others: its holder would take the place of init where the
+    /// limit is 1. Init waits for us until the holder is gone.
+    pub(crate) fn make_room(&self, settings: &[Setting], others: u64) -> Result<()> {
+        for setting in settings.iter().filter(|setting| self.unit.is_some() && setting.file == "pids.max") {
+            if let Ok(limit) = setting.value.parse::<u64>() {
+                self.apply_one(&Setting { value: limit.saturating_add(others).to_string(), ..setting.clone() })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the directories that were not there. On an error those that were not made count as existing.
     pub(crate) fn create(&mut self) -> Result<()> {
         let dirs: Vec<PathBuf> = self.dirs.values().filter(|dir| self.is_own(dir)).cloned().collect();

@@ -12,20 +12,26 @@ impl Cgroup {
     /// back.
     pub(crate) fn update(&self, resources: &LinuxResources, then: impl FnOnce() -> Result<()>) -> Result<()> {
         let current = |file: &str| self.text(file);
-        let settings = settings::update(self.version, resources, &current)?;
+        let mut settings = settings::update(self.version, resources, &current)?;
+        if self.unit.is_some() {
+            keep_period(&mut settings, &current);
+        }
         let before: Vec<_> = settings
             .iter()
             .filter_map(|setting| settings::way_back(setting, &current))
             .map(|back| (self.text(&back.file), back))
             .collect();
-        self.tell(&settings)
-            .and_then(|()| self.apply(&settings))
+        self.apply(&settings)
+            .and_then(|()| self.tell(&settings))
+            .and_then(|()| if self.unit.is_some() { self.apply(&settings) } else { Ok(()) })
             .map_err(|error| self.explain(error))
             .and_then(|()| then())
             .map_err(|error| self.put_back(before).iter().fold(error, Error::undo))
     }
 
-    /// Tells systemd first what is then written, if it has made the cgroup: or it would write the old values again.
+    /// Tells systemd what was written, if it has made the cgroup: or it would write the old values again. Not before, since
+    /// only the kernel knows what it refuses, and nobody can take processors back from a cgroup that had none of its own.
+    /// It writes the values as it understands them, in steps of 10 ms for one: so ours come again.
     fn tell(&self, settings: &[Setting]) -> Result<()> {
         let Some(unit) = self.unit.as_ref().filter(|_| !settings.is_empty()) else { return Ok(()) };
         let mut manager = unit.manager()?;
@@ -59,8 +65,10 @@ impl Cgroup {
         let changed = || before.iter().rev().filter(|(text, setting)| self.text(&setting.file) != *text);
         changed().for_each(|(_, setting)| drop(self.apply_one(setting)));
         let failures: Vec<_> = changed().filter_map(|(_, setting)| self.apply_one(setting).err()).collect();
-        let settings: Vec<_> = before.into_iter().map(|(_, setting)| setting).collect();
-        failures.into_iter().chain(self.tell(&settings).err()).collect()
+        let settings: Vec<_> = before.iter().map(|(_, setting)| setting.clone()).collect();
+        let told = self.tell(&settings).err();
+        changed().for_each(|(_, setting)| drop(self.apply_one(setting)));
+        failures.into_iter().chain(told).collect()
     }
 
     /// Goes from one list of device rules to another, without a moment in which what both allow is denied.
@@ -76,4 +84,12 @@ impl Cgroup {
             Err(failure) => error.undo(&failure),
         })
     }
+}
+
+/// systemd forgets the period where there is no quota: one word of `cpu.max` is not enough.
+fn keep_period(settings: &mut [Setting], current: &dyn Fn(&str) -> Option<String>) {
+    let Some(setting) = settings.iter_mut().find(|setting| setting.file == "cpu.max") else { return };
+    let now = current("cpu.max").unwrap_or_default();
+    let (None, Some(period)) = (setting.value.split_whitespace().nth(1), now.split_whitespace().nth(1)) else { return };
+    setting.value = format!("{} {period}", setting.value);
 }
