@@ -3,6 +3,8 @@
 //! Asserted is what the caller looks at: the exit code, what it parses on stdout, the pid file, the words that it
 //! searches in an error. `docs/callers.md` has the same callers as whole programs.
 
+mod lines;
+
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,172 +14,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use lines::Look::{By, Fails, Nothing, Prints, Status};
+use lines::{Line, l};
+
 use crate::cli::rfc3339;
 use crate::support::{
     Bundle, Call, Container, Output, case, cgroup_v2, eventually, link, ours, peer, runtime, systemd, text,
     wait_for_end,
 };
 use crate::tty::sent_to_socket;
-
-/// One call. In `words`, `{id}` and the like stand for what the caller chooses: see `Life::fill`.
-#[derive(Clone, Copy)]
-struct Line {
-    words: &'static str,
-    code: i32,
-    look: Look,
-}
-
-/// What the caller looks at besides the exit code.
-#[derive(Clone, Copy)]
-enum Look {
-    Nothing,
-    /// Words on stdout.
-    Prints(&'static str),
-    /// Words in the error: on stderr, and in the JSON log where there is one.
-    Fails(&'static str),
-    /// The status that `state` prints.
-    Status(&'static str),
-    By(fn(&Life, &Output)),
-}
-
-use Look::{By, Fails, Nothing, Prints, Status};
-
-const fn l(words: &'static str, code: i32, look: Look) -> Line {
-    Line { words, code, look }
-}
-
-/// go-runc, as containerd's shim uses it, and so Docker. `--root` and the log come before each command.
-const CONTAINERD: &[Line] = &[
-    l("features", 0, By(features)),
-    l("create --bundle {bundle} --pid-file {pid} {id}", 0, By(created)),
-    l("create --bundle {bundle} --pid-file {pid2} {id}", 1, Fails("already exists")),
-    l("state {id}", 0, Status("created")),
-    l("start {id}", 0, By(started)),
-    l("start {id}", 1, Fails("cannot start an already running container")),
-    l("state {id}", 0, Status("running")),
-    l("exec --process {process} --detach --pid-file {pid2} {id}", 0, By(executed)),
-    l("exec --process {tty} --console-socket {socket} --detach --pid-file {pid3} {id}", 0, Nothing),
-    l("exec --process {nosuch} --detach --pid-file {pid3} {id}", 255, Fails("executable file not found in $PATH")),
-    l("ps --format json {id}", 0, By(pids)),
-    l("ps --format table {id} aux", 0, Prints("PID")),
-    l("list --format=json", 0, By(listed)),
-    l("events --stats {id}", 0, By(stats)),
-    l("update --resources=- {id}", 0, By(updated)),
-    l("pause {id}", 0, Nothing),
-    l("state {id}", 0, Status("paused")),
-    l("exec --process {process} --detach --pid-file {pid3} {id}", 255, Fails("cannot exec in a paused container")),
-    l("resume {id}", 0, Nothing),
-    l("state {id}", 0, Status("running")),
-    l("delete {id}", 1, Fails("that is not stopped")),
-    l("kill {id} 15", 0, By(ended)),
-    l("state {id}", 0, Status("stopped")),
-    l("kill {id} 9", 1, Fails("container not running")),
-    l("kill --all {id} 9", 0, Nothing),
-    l("exec --process {process} --detach --pid-file {pid3} {id}", 255, Fails("cannot exec in a stopped container")),
-    l("delete {id}", 0, By(gone)),
-    l("delete {id}", 1, Fails("does not exist")),
-    l("delete --force {id}", 0, Nothing),
-    l("state {id}", 1, Fails("does not exist")),
-    l("kill {id} 9", 1, Fails("does not exist")),
-    l("list --format=json", 0, Prints("null")),
-];
-
-/// The rest of what containerd's shim can be told to pass.
-const CONTAINERD_OPTIONS: &[Line] = &[
-    l("create --bundle {bundle} --pid-file {pid} --no-pivot --no-new-keyring {id}", 0, By(created)),
-    l("delete --force {id}", 0, By(gone)),
-    l("run --bundle {bundle} --pid-file {pid} --detach --no-pivot --no-new-keyring {id}", 0, By(started)),
-    l("kill --all {id} 9", 0, By(ended)),
-    l("delete {id}", 0, By(gone)),
-];
-
-/// A container with a terminal.
-const CONTAINERD_TERMINAL: &[Line] = &[
-    l("create --bundle {bundle} --pid-file {pid} --console-socket {socket} {id}", 0, By(created)),
-    l("start {id}", 0, By(started)),
-    l("kill {id} 9", 0, By(ended)),
-    l("delete {id}", 0, By(gone)),
-];
-
-/// What go-runc passes where its caller wants a pidfd.
-const PIDFD: &[Line] = &[
-    l("create --bundle {bundle} --pid-file {pid} --pidfd-socket {pidfd} {id}", 0, By(created)),
-    l("start {id}", 0, By(started)),
-    l("exec --process {process} --pidfd-socket {pidfd} --detach --pid-file {pid2} {id}", 0, By(executed)),
-    l("delete --force {id}", 0, By(gone)),
-];
-
-/// Podman: conmon's calls (create, exec) and its own.
-const PODMAN: &[Line] = &[
-    l("--version", 0, Prints("version")),
-    l("--log-format=json --log {log} create --bundle {bundle} --pid-file {pid} {id}", 0, By(created)),
-    l("start {id}", 0, By(started)),
-    l("--log-format=json --log {log} exec --pid-file {pid2} --process {process} --detach {id}", 0, By(executed)),
-    l("exec --pid-file {pid2} --process {process} --detach --preserve-fds 1 {id}", 0, By(executed)),
-    l("exec --pid-file {pid3} --process {tty} --detach --console-socket {socket} {id}", 0, Nothing),
-    l(
-        "--log-format=json --log {log} exec --pid-file {pid3} --process {nosuch} --detach {id}",
-        255,
-        Fails("executable file not found in"),
-    ),
-    l("pause {id}", 0, Nothing),
-    l("resume {id}", 0, Nothing),
-    l("update --resources={resources} {id}", 0, By(updated)),
-    l("state {id}", 0, Status("running")),
-    l("kill {id} 15", 0, By(ended)),
-    l("kill --all {id} 9", 0, Nothing),
-    l("delete --force {id}", 0, By(gone)),
-    l("delete --force {id}", 0, Nothing),
-];
-
-/// conmon's further options, as podman and cri-o pass them.
-const CONMON: &[Line] = &[
-    l("create --bundle {bundle} --pid-file {pid} --no-pivot --no-new-keyring --preserve-fds 1 {id}", 0, By(created)),
-    l("delete --force {id}", 0, By(gone)),
-    l("create --bundle {bundle} --pid-file {pid} --console-socket {socket} {id}", 1, Fails("console socket")),
-];
-
-/// CRI-O. conmon creates; exec is in the foreground.
-const CRIO: &[Line] = &[
-    l("--version", 0, Prints("version")),
-    l("features", 0, By(features)),
-    l("--root={root} create --bundle {bundle} --pid-file {pid} {id}", 0, By(created)),
-    l("--root {root} start {id}", 0, By(started)),
-    l("--root {root} state {id}", 0, Status("running")),
-    l("--root {root} exec --process {print} {id}", 3, Prints("printed")),
-    l("--root={root} exec --pid-file {pid2} --process {process} --detach {id}", 0, By(executed)),
-    l("--root {root} update --resources - {id}", 0, By(updated)),
-    l("--root {root} pause {id}", 0, Nothing),
-    l("--root {root} state {id}", 0, Status("paused")),
-    l("--root {root} resume {id}", 0, Nothing),
-    l("--root {root} kill {id} 15", 0, By(ended)),
-    l("--root {root} kill {id} KILL", 1, Fails("container not running")),
-    l("--root {root} kill -a {id} 9", 0, Nothing),
-    l("--root {root} delete --force {id}", 0, By(gone)),
-    l("--root {root} state {id}", 1, Fails("does not exist")),
-];
-
-/// conmon-rs, which passes the command of an exec on the command line.
-const CONMON_RS: &[Line] = &[
-    l("--root={root} create --bundle {bundle} --pid-file {pid} --preserve-fds 1 {id}", 0, By(created)),
-    l("--root={root} start {id}", 0, By(started)),
-    l("--root={root} exec -d --pid-file={pid2} {id} sleep 1000", 0, By(executed)),
-    l("--root={root} exec -d --console-socket={socket} --tty --pid-file={pid3} {id} sleep 1000", 0, Nothing),
-    l("--root={root} kill {id} 9", 0, By(ended)),
-    l("--root={root} delete --force {id}", 0, By(gone)),
-];
-
-/// buildah, in the runtime's own root directory.
-const BUILDAH: &[Line] = &[
-    l("create --bundle {bundle} --pid-file {pid} --no-pivot {id}", 0, By(created)),
-    l("state {id}", 0, Status("created")),
-    l("start {id}", 0, By(started)),
-    l("state {id}", 0, Status("running")),
-    l("kill {id}", 0, By(ended)),
-    l("kill {id} SIGKILL", 1, Fails("container not running")),
-    l("state {id}", 0, Status("stopped")),
-    l("delete {id}", 0, By(gone)),
-];
 
 /// A container and the caller that it belongs to.
 struct Life {
@@ -281,7 +126,7 @@ impl Life {
         match line.look {
             Nothing => {}
             Prints(words) => assert!(output.stdout.contains(words), "{}: {output:?}", line.words),
-            Fails(words) => self.failed(words, output),
+            Fails(words) => self.failed(line, words, output),
             Status(status) => {
                 let state: Value = serde_json::from_str(&output.stdout).unwrap();
                 assert_eq!(state["status"], status, "{}: {output:?}", line.words);
@@ -293,12 +138,12 @@ impl Life {
     }
 
     /// go-runc takes the text from the log's last object, podman the whole log for one object; cri-o reads stderr.
-    fn failed(&self, words: &str, output: &Output) {
+    fn failed(&self, line: &Line, words: &str, output: &Output) {
         assert!(output.stderr.contains(words), "{output:?}");
-        let log = text(self.path("log"));
-        if self.globals.is_empty() && log.is_empty() {
+        if !format!("{} {}", self.globals, line.words).contains("{log}") {
             return;
         }
+        let log = text(self.path("log"));
         let object: Value = serde_json::from_str(&log).unwrap_or_else(|error| panic!("{error}: {log:?}"));
         assert_eq!(object["level"], "error", "{log}");
         assert!(object["msg"].as_str().unwrap().contains(words), "{log}");
@@ -407,7 +252,7 @@ const GO_RUNC: &str = "--root {root} --log {log} --log-format json";
 
 #[test]
 fn containerd() {
-    case(|| Life::new(GO_RUNC).replay(CONTAINERD));
+    case(|| Life::new(GO_RUNC).replay(lines::CONTAINERD));
 }
 
 #[test]
@@ -415,7 +260,7 @@ fn containerd_with_debug() {
     case(|| {
         // Only the last of the log's objects has to be the error.
         let life = Life::new("--root {root} --debug --log {log} --log-format json --rootless=false");
-        life.replay(&CONTAINERD[1..2]);
+        life.replay(&lines::CONTAINERD[1..2]);
         life.replay(&[l("start {id}", 0, By(started)), l("kill {id} 9", 0, By(ended))]);
         let output = life.call("kill {id} 9").run().fails();
         let log = text(life.path("log"));
@@ -427,7 +272,7 @@ fn containerd_with_debug() {
 
 #[test]
 fn containerd_options() {
-    case(|| Life::new(GO_RUNC).replay(CONTAINERD_OPTIONS));
+    case(|| Life::new(GO_RUNC).replay(lines::CONTAINERD_OPTIONS));
 }
 
 #[test]
@@ -435,20 +280,20 @@ fn containerd_terminal() {
     case(|| {
         let mut life = Life::new(GO_RUNC);
         life.container.bundle.set("/process/terminal", json!(true)).write();
-        life.replay(CONTAINERD_TERMINAL);
+        life.replay(lines::CONTAINERD_TERMINAL);
     });
 }
 
 #[test]
 fn go_runc_pidfd() {
-    case(|| Life::new(GO_RUNC).replay(PIDFD));
+    case(|| Life::new(GO_RUNC).replay(lines::PIDFD));
 }
 
 #[test]
 fn containerd_events() {
     case(|| {
         let life = Life::new(GO_RUNC);
-        life.replay(&[CONTAINERD[1], CONTAINERD[4]]);
+        life.replay(&[lines::CONTAINERD[1], lines::CONTAINERD[4]]);
         let events = life.call("events --interval=5s {id}").spawn();
         life.replay(&[l("kill {id} 9", 0, By(ended))]);
         // containerd leaves at the end of the stream.
@@ -471,27 +316,27 @@ fn buildkit() {
 
 #[test]
 fn podman() {
-    case(|| Life::in_own_root("").replay(PODMAN));
+    case(|| Life::in_own_root("").replay(lines::PODMAN));
 }
 
 #[test]
 fn conmon() {
-    case(|| Life::in_own_root("").replay(CONMON));
+    case(|| Life::in_own_root("").replay(lines::CONMON));
 }
 
 #[test]
 fn crio() {
-    case(|| Life::new("").replay(CRIO));
+    case(|| Life::new("").replay(lines::CRIO));
 }
 
 #[test]
 fn conmon_rs() {
-    case(|| Life::new("").replay(CONMON_RS));
+    case(|| Life::new("").replay(lines::CONMON_RS));
 }
 
 #[test]
 fn buildah() {
-    case(|| Life::in_own_root("").replay(BUILDAH));
+    case(|| Life::in_own_root("").replay(lines::BUILDAH));
 }
 
 /// What `docker run` and podman make 125, 126 and 127 of.

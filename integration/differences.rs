@@ -32,6 +32,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "callers::go_runc_pidfd", "create has --pidfd-socket", "runc since 1.3"),
     d("crun", "callers::podman", "a missing program is `executable file not found in $PATH`", "runc's words, of which Docker makes 127"),
     d("crun", "callers::version_as_go_runc_reads_it", "under the name runc, the first line is `runc version ..`", "go-runc parses it"),
+    d("crun", "callers::words_of_a_bind_mount_without_its_source", "`no such file or directory`, in lower case", "Docker's command line makes 127 of it"),
+    d("crun", "callers::words_of_a_directory_mounted_on_a_file", "`not a directory`, in lower case", "runc's words"),
     d("crun", "callers::words_of_programs_that_cannot_be_executed", "a missing program is `executable file not found in $PATH`", "runc's words, of which Docker makes 127"),
     d("runc", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused, not only warned of", "runc's behaviour since 1.2"),
     d("crun", "cgroups::cgroup_in_use_is_refused_and_left_as_it_is", "a cgroup with processes is refused", "runc's behaviour since 1.2"),
