@@ -29,7 +29,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests peer-tests-guest bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests peer-tests-guest callers bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -102,6 +102,11 @@ peer-tests-guest: ## those of cgroups on pure cgroup v2, by cgroupfs and by syst
 	@scripts/setup.sh guest-systemd
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) --guest $(or $(PEER_ARGS),--write)
+
+callers: ## containerd, CRI, Docker and Podman with runc and with ours, into docs/callers.md (root); CALLERS_ARGS="--engine docker"
+	@scripts/setup.sh callers
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	scripts/callers.sh $(or $(CALLERS_ARGS),--write) $(BIN)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that a make target needs, and says so; does nothing when they are there.
-# usage: scripts/setup.sh build|integration|guest|guest-systemd|conformance|peer|bench|run
+# usage: scripts/setup.sh build|integration|guest|guest-systemd|conformance|peer|callers|bench|run
 set -euo pipefail
 
 case ${1:-} in
@@ -16,7 +16,8 @@ case ${1:-} in
                            golang-github-sirupsen-logrus-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev
                            golang-gocapability-dev golang-golang-x-sys-dev) ;;
     peer)        packages=(gcc libc6-dev busybox-static runc bats gawk jq patch pkg-config util-linux xz-utils iproute2 procps) ;;
-    *) echo "usage: $0 build|integration|guest|guest-systemd|conformance|peer|bench|run" >&2; exit 2 ;;
+    callers)     packages=(gcc libc6-dev mmdebstrap debian-archive-keyring util-linux iproute2) ;;
+    *) echo "usage: $0 build|integration|guest|guest-systemd|conformance|peer|callers|bench|run" >&2; exit 2 ;;
 esac
 
 command -v cargo >/dev/null || { echo "setup: cargo not found: install Rust first (https://rustup.rs)" >&2; exit 1; }

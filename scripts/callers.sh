@@ -1,0 +1,82 @@
+#!/bin/bash
+# Drives containerd, Docker and Podman, from Debian's packages, with runc and with this project's binary.
+# usage: scripts/callers.sh [--suite bookworm|sid]... [--engine containerd|cri|docker|podman]... [--only WORDS] [--write] [RUNTIME]
+#   default: both suites, all engines, the release binary
+#   --only   only the checks whose name has these words in it
+#   --write  put the table into docs/callers.md
+# Fails when a check passes with runc and not with ours. What each check printed stays in .cache/callers/results.
+#
+# Each engine runs in a box (scripts/callers/box.sh), in which everything ends with it. Debian's packages are unpacked
+# under .cache/callers; the image that the engines run is made in the box, of busybox. Needs root and the packages of
+# `scripts/setup.sh callers`.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+top=$(dirname "$here")
+cache=$top/.cache/callers
+page=$top/docs/callers.md
+
+suites=() engines=() only='' write='' runtime=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --suite)  suites+=("$2"); shift 2 ;;
+        --engine) engines+=("$2"); shift 2 ;;
+        --only)   only=$2; shift 2 ;;
+        --write)  write=1; shift ;;
+        -*)       sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
+        *)        runtime=$1; shift ;;
+    esac
+done
+[ -z "$write" ] || [ ${#suites[@]}${#engines[@]}$only = 00 ] || { echo "callers: --write is for all checks" >&2; exit 2; }
+[ ${#suites[@]} != 0 ] || suites=(bookworm sid)
+[ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman)
+runtime=$(realpath "${runtime:-$(echo "$top"/target/*/release/runtime)}")
+[ "$(id -u)" = 0 ] || { echo "callers: needs root" >&2; exit 2; }
+
+# A Debian with the engines in it, none of which is started.
+make_root() {
+    local suite=$1 more
+    local packages=adduser,bsdutils,buildah,busybox-static,catatonit,conmon,containerd,containernetworking-plugins,crun,docker.io
+    packages+=,golang-github-containers-common,iproute2,iptables,jq,mount,netavark,passwd,podman,procps,python3-grpcio
+    packages+=,runc,tini,uidmap
+    # What is a package of its own by now.
+    case $suite in
+        bookworm) more= ;;
+        *)        more=,docker-cli,docker-buildx ;;
+    esac
+    echo "callers: unpacking the engines of Debian $suite" >&2
+    rm -rf "$cache/$suite.new"
+    # A mirror may be behind the date that its lists are good for.
+    mmdebstrap --quiet --mode=root --variant=essential --aptopt='Acquire::Check-Valid-Until "false"' \
+        --include="$packages$more" "$suite" "$cache/$suite.new"
+    mv "$cache/$suite.new" "$cache/$suite"
+}
+
+mkdir -p "$cache/results"
+trap 'kill $! 2>/dev/null; wait; exit 130' INT TERM HUP
+for suite in "${suites[@]}"; do
+    if [ ! -e "$cache/$suite" ]; then make_root "$suite"; fi
+    mkdir -p "$cache/results/$suite"
+    for engine in "${engines[@]}"; do
+        rm -f "$cache/results/$suite/$engine".{tsv,log,version}
+        "$here/callers/box.sh" "$cache/$suite" "$runtime" "$cache/results/$suite" "$engine.sh" "$engine" "$only" &
+        # An engine that does not start fails in the report: its checks are missing.
+        wait $! || echo "callers: $engine of $suite ended with $?" >&2
+    done
+done
+
+report=$cache/report.md code=0
+for suite in "${suites[@]}"; do
+    for engine in "${engines[@]}"; do
+        printf '%s\t%s\t%s\n' "$engine" "$(cat "$cache/results/$suite/$engine.version" 2>/dev/null || echo "$engine of $suite")" \
+            "$cache/results/$suite/$engine.tsv"
+    done
+done | awk -f "$here/callers/report.awk" > "$report" || code=$?
+cat "$report"
+if [ -n "$write" ]; then
+    awk -v report="$report" '
+        /<!-- callers:begin -->/ { print; while ((getline line < report) > 0) print line; skip = 1 }
+        /<!-- callers:end -->/ { skip = 0 }
+        !skip' "$page" > "$cache/page.new"
+    cat "$cache/page.new" > "$page"
+fi
+exit "$code"
