@@ -6,6 +6,7 @@
 pub(crate) mod devices;
 mod files;
 mod freezer;
+mod join;
 mod layout;
 pub(crate) mod none;
 mod oom;
@@ -18,21 +19,20 @@ mod v1;
 mod v2;
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_tree, wait_for, write_file};
+pub(crate) use join::Join;
 pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::OomWatch;
 use settings::Setting;
 pub(crate) use stats::Stats;
-pub(crate) use systemd::{Holder, Manager, Property, Unit};
+pub(crate) use systemd::{Manager, Property, Unit};
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
@@ -73,19 +73,6 @@ pub(crate) struct Cgroup {
     denied: BTreeMap<String, PathBuf>,
 }
 
-/// The ways into a cgroup, opened.
-#[derive(Debug)]
-pub(crate) struct Join {
-    /// For the child to write `0` to, while it has one thread.
-    pub(crate) files: Vec<OwnedFd>,
-    /// The directory in the unified hierarchy into which clone3 puts it.
-    pub(crate) into: Option<OwnedFd>,
-    /// Its `cgroup.procs`, for a child that clone3 could not put there: it waits for an RCU grace period.
-    pub(crate) procs: Option<OwnedFd>,
-    /// A user's systemd, which can put it there in place of both.
-    pub(crate) unit: Option<Unit>,
-}
-
 impl Cgroup {
     /// The directory of the hierarchy that has `controller`.
     pub(crate) fn dir(&self, controller: &str) -> Option<&Path> {
@@ -124,34 +111,6 @@ impl Cgroup {
     /// Whether this is so in every hierarchy.
     pub(crate) fn is_all_own(&self) -> bool {
         self.existing.is_empty()
-    }
-
-    /// Has systemd make the unit, if one is wanted. `more` is what it is told besides the limits. The answer is to live
-    /// until a process of the container is in the cgroup.
-    pub(crate) fn start_unit(
-        &self,
-        manager: Option<&mut Manager>,
-        more: &[Property],
-        settings: &[Setting],
-        rules: &[devices::Rule],
-    ) -> Result<Option<Holder>> {
-        let (Some(manager), Some(unit)) = (manager, &self.unit) else { return Ok(None) };
-        let mut properties = more.to_vec();
-        properties.extend(systemd::properties::of_settings(settings, &|_| None, &mut || manager.version()));
-        // mknod is always on that list, and a container's init needs no more of the devices.
-        properties.extend(systemd::properties::of_devices(rules));
-        manager.start(unit, self.version, properties).map(Some)
-    }
-
-    /// Gives the limit of processes of a scope room for so many others: its holder would take the place of init where the
-    /// limit is 1. Init waits for us until the holder is gone.
-    pub(crate) fn make_room(&self, settings: &[Setting], others: u64) -> Result<()> {
-        for setting in settings.iter().filter(|setting| self.unit.is_some() && setting.file == "pids.max") {
-            if let Ok(limit) = setting.value.parse::<u64>() {
-                self.apply_one(&Setting { value: limit.saturating_add(others).to_string(), ..setting.clone() })?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes the directories that were not there. On an error those that were not made count as existing.
@@ -261,77 +220,6 @@ impl Cgroup {
             (Some(dir), Some(uid)) => v2::delegate(dir, uid),
             _ => Ok(()),
         }
-    }
-
-    /// Whether the processes can only be in cgroups below: the "no internal processes" rule of cgroup v2.
-    pub(crate) fn has_given_controllers(&self) -> bool {
-        let given = self.unified().map(|dir| read_file(dir, "cgroup.subtree_control").unwrap_or_default());
-        given.is_some_and(|given| !given.trim().is_empty())
-    }
-
-    /// The cgroup of `/proc/<pid>/cgroup`, on v2.
-    pub(crate) fn at(&self, proc_pid_cgroup: &str) -> Self {
-        let path = proc_pid_cgroup.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-        let dirs = BTreeMap::from([(String::new(), Path::new(MOUNT_POINT).join(path))]);
-        Self { version: self.version, dirs, existing: Vec::new(), unit: None, denied: BTreeMap::new() }
-    }
-
-    /// Cgroups below this one, by `PATH` for all hierarchies or `CONTROLLER,...:PATH` for some.
-    pub(crate) fn below(&self, paths: &[String]) -> Result<Self> {
-        let mut cgroup = Self { unit: None, ..self.needed()?.clone() };
-        for text in paths {
-            let (controllers, path) = text.split_once(':').map_or((None, text.as_str()), |(c, p)| (Some(c), p));
-            let failed = |what: &str| Error::at("--cgroup", format!("{text:?}: {what}"));
-            let mut inner = PathBuf::new();
-            for component in Path::new(path).components() {
-                match component {
-                    Component::Normal(name) => inner.push(name),
-                    Component::RootDir | Component::CurDir => {}
-                    Component::ParentDir | Component::Prefix(_) => {
-                        return Err(failed("is not below the container's cgroup"));
-                    }
-                }
-            }
-            let wanted: Option<Vec<&str>> = controllers.map(|controllers| controllers.split(',').collect());
-            let mut found = false;
-            for (name, dir) in &mut cgroup.dirs {
-                let named = |wanted: &Vec<&str>| name.split(',').any(|name| wanted.contains(&name));
-                if wanted.as_ref().is_none_or(named) {
-                    found = true;
-                    dir.push(&inner);
-                }
-            }
-            if !found {
-                return Err(failed("no such controller is mounted on this host"));
-            }
-        }
-        match cgroup.dirs.values().find(|dir| !dir.is_dir()) {
-            Some(dir) => Err(Error::at("--cgroup", format!("{} is not there", dir.display()))),
-            None => Ok(cgroup),
-        }
-    }
-
-    /// What a child joins this cgroup by: for each v1 hierarchy its `tasks` file, to which it writes `0`.
-    ///
-    /// A process with one thread that moves itself so does not take the lock for which every other way of joining waits
-    /// a whole RCU grace period (kernel/cgroup/cgroup.c, `cgroup_procs_write_start`): 8 to 13 ms on an idle host.
-    pub(crate) fn join(&self) -> Result<Join> {
-        let open = |dir: &Path, file: &str| {
-            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::open(dir.join(file), flags, Mode::empty()).map_err(|errno| self.refused("join", dir, errno))
-        };
-        let v1 = self.dirs.iter().filter(|(controllers, _)| !controllers.is_empty());
-        Ok(Join {
-            files: v1.map(|(_, dir)| open(dir, "tasks")).collect::<Result<_>>()?,
-            into: self.unified_dir()?,
-            procs: self.unified().map(|dir| open(dir, "cgroup.procs")).transpose()?,
-            unit: self.unit.clone().filter(Unit::is_users),
-        })
-    }
-
-    /// The directory in which clone3 puts the child (`CLONE_INTO_CGROUP`), where there is a unified hierarchy.
-    fn unified_dir(&self) -> Result<Option<OwnedFd>> {
-        self.unified().map(|dir| open_dir(dir).map_err(|errno| self.refused("open", dir, errno))).transpose()
     }
 
     /// Whether the processes are frozen.

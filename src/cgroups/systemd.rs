@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::process::{WaitId, WaitIdOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Version, devices};
+use super::settings::Setting;
+use super::{Cgroup, Version, devices};
 use crate::dbus::{Connection, Failure, Method, Value};
 use crate::error::{Error, Result};
 use crate::sys;
@@ -170,6 +171,36 @@ impl Manager {
         set.map_err(|failure| failed(&format!("set properties of unit {}", unit.name), &failure))?;
         // systemd writes the files after its answer, and before it listens again: this has the last word after it.
         self.property("Version").map(drop)
+    }
+}
+
+impl Cgroup {
+    /// Has systemd make the unit, if one is wanted. `more` is what it is told besides the limits. The answer is to live
+    /// until a process of the container is in the cgroup.
+    pub(crate) fn start_unit(
+        &self,
+        manager: Option<&mut Manager>,
+        more: &[Property],
+        settings: &[Setting],
+        rules: &[devices::Rule],
+    ) -> Result<Option<Holder>> {
+        let (Some(manager), Some(unit)) = (manager, &self.unit) else { return Ok(None) };
+        let mut told = more.to_vec();
+        told.extend(properties::of_settings(settings, &|_| None, &mut || manager.version()));
+        // mknod is always on that list, and a container's init needs no more of the devices.
+        told.extend(properties::of_devices(rules));
+        manager.start(unit, self.version, told).map(Some)
+    }
+
+    /// Gives the limit of processes of a scope room for so many others: its holder would take the place of init where the
+    /// limit is 1. Init waits for us until the holder is gone.
+    pub(crate) fn make_room(&self, settings: &[Setting], others: u64) -> Result<()> {
+        for setting in settings.iter().filter(|setting| self.unit.is_some() && setting.file == "pids.max") {
+            if let Ok(limit) = setting.value.parse::<u64>() {
+                self.apply_one(&Setting { value: limit.saturating_add(others).to_string(), ..setting.clone() })?;
+            }
+        }
+        Ok(())
     }
 }
 
