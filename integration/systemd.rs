@@ -199,6 +199,8 @@ fn annotation_that_is_no_property() {
             let container = bundle.container();
             let output = container.create().fails();
             assert!(output.stderr.contains(name), "{}", output.stderr);
+            let field = format!("annotations[\"org.systemd.property.{name}\"]: ");
+            assert!(!ours() || output.stderr.starts_with(&field), "{}", output.stderr);
             all_gone(&container);
         }
     });

@@ -48,8 +48,12 @@ impl Layout {
         Self { version: Version::V1, hierarchies: proc_self_cgroup.lines().filter_map(find_hierarchy).collect() }
     }
 
-    fn has_controllers(&self) -> bool {
-        self.version == Version::V2 || self.hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty())
+    fn check(&self) -> Result<()> {
+        if self.version == Version::V2 || self.hierarchies.iter().any(|hierarchy| !hierarchy.controllers.is_empty()) {
+            return Ok(());
+        }
+        Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
+            .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup, or --cgroup-manager disabled"))
     }
 
     /// No cgroup.
@@ -76,10 +80,7 @@ impl Layout {
     /// process is: on v1 below its own cgroup, on v2 beside it, since a cgroup with processes can have no domain
     /// controllers for its children.
     pub(crate) fn place(&self, cgroups_path: Option<&Path>, id: &str) -> Result<Cgroup> {
-        if !self.has_controllers() {
-            return Err(Error::new(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"))
-                .hint("mount -t cgroup2 cgroup2 /sys/fs/cgroup, or --cgroup-manager disabled"));
-        }
+        self.check()?;
         let path = cgroups_path.filter(|path| !path.as_os_str().is_empty());
         let inner = inner_path(path.unwrap_or(Path::new(id)))?;
         let absolute = path.is_some_and(Path::is_absolute);
@@ -98,6 +99,7 @@ impl Layout {
 
     /// The directories of the unit that systemd makes for `linux.cgroupsPath`, which is `slice:prefix:name` then.
     pub(crate) fn place_unit(&self, cgroups_path: Option<&Path>, id: &str, manager: &mut Manager) -> Result<Cgroup> {
+        self.check()?;
         let (unit, inner) = manager.place(cgroups_path, id)?;
         let dir = |hierarchy: &Hierarchy| (hierarchy.controllers.clone(), hierarchy.root.join(&inner));
         let dirs = self.hierarchies.iter().map(dir).collect();

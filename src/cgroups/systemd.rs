@@ -115,12 +115,12 @@ impl Manager {
         digits.parse().unwrap_or(0)
     }
 
-    /// Makes the unit. As long as the answer lives, there is a process in it.
-    pub(super) fn start(&mut self, unit: &Unit, version: Version, more: Vec<Property>) -> Result<Holder> {
+    /// Makes the unit. As long as the answer lives, there is a process in it. `asked` are the properties of annotations.
+    fn start(&mut self, unit: &Unit, version: Version, asked: &[Property], limits: Vec<Property>) -> Result<Holder> {
         let holder = Holder::new()?;
         let name = Name { unit: unit.name.clone(), slice: unit.slice.clone() };
         let mut properties = properties::of_unit(&name, version, holder.pid);
-        properties.extend(more);
+        properties.extend(asked.iter().cloned().chain(limits));
         let arguments = [
             Value::Str(unit.name.clone()),
             Value::Str("replace".to_owned()),
@@ -140,7 +140,14 @@ impl Manager {
             Err(failure) if failure.is(UNIT_EXISTS) => Err(Error::at("linux.cgroupsPath", what())
                 .kernel(failure.to_string())
                 .hint(format!("another container may have it: systemctl status {}", unit.name))),
-            Err(failure) => Err(Error::at("linux.cgroupsPath", what()).kernel(failure.to_string())),
+            Err(failure) => {
+                // It names the property that it does not know, or whose value it does not take.
+                let text = failure.to_string();
+                let named =
+                    asked.iter().find(|(name, _)| text.split(|c: char| !c.is_alphanumeric()).any(|word| word == name));
+                let field = named.map_or("linux.cgroupsPath".to_owned(), |(name, _)| properties::annotation(name));
+                Err(Error::at(field, what()).kernel(text))
+            }
         }
     }
 
@@ -175,21 +182,20 @@ impl Manager {
 }
 
 impl Cgroup {
-    /// Has systemd make the unit, if one is wanted. `more` is what it is told besides the limits. The answer is to live
+    /// Has systemd make the unit, if one is wanted. `asked` is what annotations want it to be told. The answer is to live
     /// until a process of the container is in the cgroup.
     pub(crate) fn start_unit(
         &self,
         manager: Option<&mut Manager>,
-        more: &[Property],
+        asked: &[Property],
         settings: &[Setting],
         rules: &[devices::Rule],
     ) -> Result<Option<Holder>> {
         let (Some(manager), Some(unit)) = (manager, &self.unit) else { return Ok(None) };
-        let mut told = more.to_vec();
-        told.extend(properties::of_settings(settings, &|_| None, &mut || manager.version()));
+        let mut limits = properties::of_settings(settings, &|_| None, &mut || manager.version());
         // mknod is always on that list, and a container's init needs no more of the devices.
-        told.extend(properties::of_devices(rules));
-        manager.start(unit, self.version, told).map(Some)
+        limits.extend(properties::of_devices(rules));
+        manager.start(unit, self.version, asked, limits).map(Some)
     }
 
     /// Gives the limit of processes of a scope room for so many others: its holder would take the place of init where the

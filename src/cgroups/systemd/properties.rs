@@ -12,6 +12,11 @@ use crate::error::{Error, Result};
 /// A property of a unit: name and value.
 pub(crate) type Property = (String, Value);
 
+/// The annotation that asks for a property.
+pub(super) fn annotation(name: &str) -> String {
+    format!("annotations[\"org.systemd.property.{name}\"]")
+}
+
 /// What a unit is called, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Name {
@@ -36,7 +41,7 @@ pub(crate) fn name(cgroups_path: Option<&str>, id: &str, default_slice: &str) ->
     };
     // systemd.unit(5): what a name may hold; the kernel's limit of a file name is systemd's as well.
     let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
-    if name.is_empty() || unit.len() > 255 || !unit.chars().all(allowed) {
+    if name.is_empty() || unit == "-.slice" || unit.len() > 255 || !unit.chars().all(allowed) {
         return Err(refused(format!("{unit:?} is not the name of a systemd unit")));
     }
     let slice = match *slice {

@@ -26,7 +26,7 @@ fn a_path_is_slice_prefix_and_name() {
     for path in ["a:b", "a:b:c:d", "x::b", "a/b.slice:p:n", "a--b.slice:p:n", ".slice:p:n", "-a.slice:p:n", "::"] {
         assert!(named(path).is_err(), "{path}");
     }
-    for path in ["system.slice:p:a/b", "system.slice:p:", "system.slice:p:a b"] {
+    for path in ["system.slice:p:a/b", "system.slice:p:", "system.slice:p:a b", "::-.slice"] {
         assert!(named(path).is_err(), "{path}");
     }
 }
