@@ -52,6 +52,7 @@ impl Connection {
     /// Connects, and proves who we are by what the kernel tells of us (mechanism EXTERNAL without a name: then it is
     /// right in a user namespace too).
     pub(crate) fn open(socket: &Path) -> Result<Self, Failure> {
+        // Blocking: where many connect at once it waits, and is not told EAGAIN.
         let stream = UnixStream::connect(socket)?;
         let mut connection = Self { stream, input: Vec::new(), serial: 0, signals: Vec::new() };
         connection.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
