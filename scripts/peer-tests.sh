@@ -1,8 +1,9 @@
 #!/bin/bash
 # Runs runc's own tests (the bats files of Debian's source package of runc) with runc and with this project's binary.
-# usage: scripts/peer-tests.sh [--runtime NAME=PATH]... [--guest] [--write] [FILE.bats...]
+# usage: scripts/peer-tests.sh [--runtime NAME=PATH]... [--guest | --user] [--write] [FILE.bats...]
 #   default: runc=/usr/sbin/runc, ours=the release binary, and all files
 #   --guest  in the guest with systemd, of which the files about cgroups: v2/FILE by cgroupfs, systemd/FILE by systemd
+#   --user   by an ordinary user: user/FILE with their own id only and without cgroups, user+/FILE with sub-ids and delegated cgroups
 #   --write  put the table into docs/conformance.md
 # Fails when a test that runc passes fails with another runtime and is not in integration/peer-tests-known.txt, or is
 # there and passes. What each test printed stays in .cache/peer-tests/results/NAME/FILE.tap.
@@ -17,14 +18,15 @@ cache=$top/.cache/peer-tests
 known=$top/integration/peer-tests-known.txt
 page=$top/docs/conformance.md
 
-runtimes=() files=() write= guest= table=peer-tests
+runtimes=() files=() write= guest= user= table=peer-tests
 while [ $# -gt 0 ]; do
     case $1 in
         --runtime) runtimes+=("$2"); shift 2 ;;
         --write)   write=1; shift ;;
         --guest)   guest=1 table=peer-tests-guest; shift ;;
+        --user)    user=1 table=peer-tests-user; shift ;;
         *.bats)    files+=("$(basename "$1")"); shift ;;
-        *)         sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
+        *)         sed -n '3,7s/^# //p' "$0" >&2; exit 2 ;;
     esac
 done
 [ -z "$write" ] || [ ${#files[@]} = 0 ] || { echo "peer-tests: --write is for all files" >&2; exit 2; }
@@ -107,6 +109,7 @@ if [ -n "$guest" ]; then
 elif [ ${#files[@]} = 0 ]; then
     for file in "$cache"/src/tests/integration/*.bats; do files+=("$(basename "$file")"); done
 fi
+[ -z "$user" ] || files=("${files[@]/#/user/}" "${files[@]/#/user+/}")
 
 # In the guest, all of it in one go. Files are v2/FILE and systemd/FILE from then on.
 run_guest() {
@@ -130,7 +133,7 @@ for runtime in "${runtimes[@]}"; do
     # The tests look at the base name of the binary.
     install -D -m 755 "${runtime#*=}" "$cache/bin/$name/runc"
     [ -z "$guest" ] || continue
-    mkdir -p "$cache/results/$name"
+    mkdir -p "$cache/results/$name"/{user,user+}
     for file in "${files[@]}"; do
         printf '%-8s %-32s' "$name" "$file" >&2
         rm -f "$cache/results/$name/$file.tap"

@@ -15,7 +15,7 @@ case ${1:-} in
                            golang-github-opencontainers-selinux-dev golang-github-opencontainers-specs-dev
                            golang-github-sirupsen-logrus-dev golang-github-urfave-cli-dev golang-github-xeipuuv-gojsonschema-dev
                            golang-gocapability-dev golang-golang-x-sys-dev) ;;
-    peer)        packages=(gcc libc6-dev busybox-static runc bats gawk jq patch pkg-config util-linux xz-utils iproute2 procps) ;;
+    peer)        packages=(gcc libc6-dev busybox-static runc bats gawk jq patch pkg-config util-linux xz-utils iproute2 procps uidmap) ;;
     callers)     packages=(gcc libc6-dev mmdebstrap debian-archive-keyring util-linux iproute2) ;;
     *) echo "usage: $0 build|integration|guest|guest-systemd|conformance|peer|callers|bench|run" >&2; exit 2 ;;
 esac

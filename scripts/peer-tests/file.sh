@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs one bats file with one runtime, so that nothing of it stays: private mount, pid, network, IPC, UTS and cgroup
 # namespaces, /run and /tmp of its own, a cgroup of its own in each hierarchy.
-# usage: scripts/peer-tests/file.sh CACHE NAME FILE.bats     (the rest is for itself)
+# usage: scripts/peer-tests/file.sh CACHE NAME [user/|user+/]FILE.bats     (the rest is for itself)
 set -euo pipefail
 cache=$1 name=$2 file=$3 inside=${4:-}
 group=peer-tests
@@ -34,6 +34,41 @@ device_nodes() {
     umount -lR /dev
     mount --rbind /mnt /dev
     umount -lR /mnt
+}
+
+# A user for the tests, in files of /etc that are their own; for user+ with ids besides their own and a cgroup that is theirs, as
+# runc's rootless.sh prepares both. Sets as_user, which a command goes behind.
+prepare_user() {
+    local item hierarchy directory
+    mkdir -p /run/etc /run/home
+    chown 1000:1000 /run/home
+    { grep -v ':1000:' /etc/passwd; echo 'rootless:x:1000:1000::/run/home:/bin/bash'; } > /run/etc/passwd
+    { grep -v ':1000:' /etc/group; echo 'rootless:x:1000:'; } > /run/etc/group
+    for item in passwd group; do mount --bind "/run/etc/$item" "/etc/$item"; done
+    export HOME=/run/home XDG_RUNTIME_DIR=/run/home USER=rootless ROOTLESS_FEATURES=
+    touch "$TAP"
+    chmod 666 "$TAP"
+    as_user=(setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all)
+    [ "$1" = user+ ] || return 0
+    export ROOTLESS_FEATURES=idmap+cgroup
+    export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536 ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536
+    echo rootless:100000:65536 > /run/etc/subuid
+    echo rootless:200000:65536 > /run/etc/subgid
+    for item in subuid subgid; do mount --bind "/run/etc/$item" "/etc/$item"; done
+    export AUX_UID=1024 AUX_DIR=/tmp/aux
+    mkdir "$AUX_DIR"
+    chown $((100000 - 1000 + AUX_UID)) "$AUX_DIR"
+    for hierarchy in /sys/fs/cgroup/*/; do
+        [ ! -L "${hierarchy%/}" ] || continue
+        directory=${hierarchy}runc-cgroups-integration-test
+        mkdir "$directory"
+        for item in cpus mems; do
+            [ ! -e "$directory/cpuset.$item" ] || cat "${hierarchy}cpuset.$item" > "$directory/cpuset.$item"
+        done
+        for item in "" /cgroup.procs /tasks /cpuset.cpus /cpuset.mems; do
+            [ ! -e "$directory$item" ] || chown 1000:1000 "$directory$item"
+        done
+    done
 }
 
 if [ -n "$inside" ]; then
@@ -72,7 +107,9 @@ if [ -n "$inside" ]; then
     # A call, or a helper that waits for one, may take 55 s. The limit that bats has is a child of the test, so a test
     # that says `wait` would wait for it, too.
     while sleep 5; do pkill -KILL -O 55 -f '^/run/peer/' || true; done &
-    timeout -k 5 600 script -qec "bats --tap $file > $TAP 2>&1" /dev/null </dev/null >/dev/null 2>&1 || true
+    as_user=()
+    case $file in */*) prepare_user "${file%/*}" ;; esac
+    timeout -k 5 600 script -qec "${as_user[*]} bats --tap ${file##*/} > $TAP 2>&1" /dev/null </dev/null >/dev/null 2>&1 || true
     thaw
     exit 0
 fi
