@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::seccomp_notify::profile;
 use crate::support::{Bundle, Container, Output, bytes, case, cgroup_v2, hierarchies, ours, skip, text};
 
 /// What every refusal has to look like.
@@ -189,6 +190,10 @@ table! {
     seccomp_action_is_unknown: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_BANANA"})), ["linux.seccomp.defaultAction", "SCMP_ACT_BANANA"];
     seccomp_names_are_empty: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": [], "action": "SCMP_ACT_ERRNO"}]))), ["linux.seccomp.syscalls[0].names"];
     seccomp_metadata_for_no_listener: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"})), ["linux.seccomp.listenerMetadata", "linux.seccomp.listenerPath"];
+    seccomp_notify_for_nobody: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": ["sync"], "action": "SCMP_ACT_NOTIFY"}]))), ["linux.seccomp.listenerPath", "linux.seccomp.syscalls[0].action", "SCMP_ACT_NOTIFY"];
+    seccomp_notify_by_default: |b| set(b, "/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/nosuch/agent"})), ["linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY cannot be used as default action"];
+    seccomp_notify_of_write: |b| set(b, "/linux/seccomp", profile("/nosuch/agent".as_ref(), &["read", "write"])), ["linux.seccomp.syscalls[0].names[1]", "SCMP_ACT_NOTIFY cannot be used for the write syscall"];
+    seccomp_agent_is_not_there: |b| set(b, "/linux/seccomp", profile("/nosuch/agent".as_ref(), &["sync"])), ["linux.seccomp.listenerPath", "failed to connect with seccomp agent", "/nosuch/agent", "no such file or directory"];
     annotation_of_a_handler: |b| set(b, "/annotations", json!({"run.oci.handler": "wasm"})), ["annotations[\"run.oci.handler\"]"];
     seccomp_operator_is_unknown: |b| set(b, "/linux/seccomp", seccomp(json!([{"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_BANANA"}]}]))), ["linux.seccomp.syscalls[0].args[0].op", "SCMP_CMP_BANANA"];
     // ------------------------------------------------------------------------------------------ hooks

@@ -146,9 +146,17 @@ fn everything_of_seccomp_is_known() {
         let (actions, operators) = (list("/linux/seccomp/actions"), list("/linux/seccomp/operators"));
         let mut rules: Vec<Value> = Vec::new();
         // Calls that the program of the container does not make.
-        for (action, name) in
-            actions.iter().zip(["mbind", "acct", "swapon", "swapoff", "reboot", "nfsservctl", "vhangup", "uselib"])
-        {
+        for (action, name) in actions.iter().zip([
+            "mbind",
+            "acct",
+            "swapon",
+            "swapoff",
+            "reboot",
+            "nfsservctl",
+            "vhangup",
+            "uselib",
+            "sysfs",
+        ]) {
             rules.push(json!({"names": [name], "action": action}));
         }
         assert_eq!(rules.len(), actions.len(), "a name for each action");
@@ -158,11 +166,12 @@ fn everything_of_seccomp_is_known() {
         }
         let flags = list("/linux/seccomp/knownFlags");
         let archs = list("/linux/seccomp/archs");
-        inside("true", |bundle| {
-            let profile =
-                json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": archs, "flags": flags, "syscalls": rules});
-            bundle.set("/linux/seccomp", profile);
-        });
+        let mut bundle = Bundle::sh("true");
+        let agent = crate::seccomp_notify::Agent::new(&bundle);
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": archs, "flags": flags, "syscalls": rules,
+                                 "listenerPath": agent.path});
+        bundle.set("/linux/seccomp", profile);
+        bundle.container().run().ok();
         if ours() {
             let known = list("/linux/seccomp/knownFlags");
             assert!(list("/linux/seccomp/supportedFlags").iter().all(|flag| known.contains(flag)));

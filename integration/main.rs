@@ -15,7 +15,7 @@
 //!
 //! Lines on stderr begin with `SKIPPED` (the host lacks something: see skips.txt), `DIFFERS` (a known difference of
 //! another runtime) or `PASSES` (a known difference that was not seen).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -58,6 +58,7 @@ mod required;
 mod rootless;
 mod run;
 mod scheduling;
+mod seccomp_notify;
 mod spec;
 mod support;
 mod systemd;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
+use crate::seccomp_notify::{self, Agent};
 use crate::support::{
     Bundle, Call, Container, WAITING, busybox, case, cgroup_parent, cgroup_v2, controller, hierarchies, ours, peer,
     runtime, skip, text, with_io,
@@ -551,6 +552,28 @@ fn masks_and_read_only_paths_hold() {
 }
 
 // ---------------------------------------------------------------------------------------------- what only root may raise
+
+/// A user may not take the listener from a process that cannot be dumped.
+#[test]
+fn a_seccomp_agent_gets_the_listener() {
+    case(|| {
+        for no_new_privileges in [true, false] {
+            let mut bundle = rootless(&format!("{}; {WAITING}", seccomp_notify::SCRIPT));
+            let agent = Agent::new(&bundle);
+            let profile = seccomp_notify::profile(&agent.path, &["mkdir", "mkdirat", "getppid", "read", "close"]);
+            bundle.set("/linux/seccomp", profile).set("/process/noNewPrivileges", json!(no_new_privileges));
+            let container = bundle.container();
+            let mut io = container.create_io();
+            let pid = container.pid();
+            seccomp_notify::check_state(&agent.message(), &container, pid, "creating", pid);
+            container.start().ok();
+            seccomp_notify::felt(&io.stdout.until("ready\n").replace("ready\n", ""));
+            let output = container.call(["exec", &container.id, "sh", "-c", seccomp_notify::SCRIPT]).run().ok();
+            seccomp_notify::felt(&output.stdout);
+            io.close();
+        }
+    });
+}
 
 #[test]
 fn oom_score_is_raised_and_not_lowered() {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
+use crate::agent::Agent;
 use crate::cgroups::{Cgroup, Join};
 use crate::console;
 use crate::create::run_hooks;
@@ -213,6 +214,7 @@ pub(crate) fn check_terminal(terminal: bool, detaches: bool, socket: bool) -> Re
 /// Sends a pidfd, with the word that tells what it is of.
 pub(crate) fn send_pidfd(socket: &OwnedFd, word: &[u8], pidfd: &OwnedFd) -> Result<()> {
     sys::sendmsg_fd(socket.as_fd(), word, pidfd.as_fd())
+        .map(drop)
         .map_err(|errno| Error::at("--pidfd-socket", "send the pidfd").errno(errno))
 }
 
@@ -266,6 +268,7 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) state: &'a StateText,
     pub(crate) bundle: &'a Path,
     pub(crate) devices: Vec<netdev::Device>,
+    pub(crate) agent: Option<Agent>,
     pub(crate) log: &'a Log,
     pub(crate) rollback: &'a mut Rollback,
 }
@@ -309,6 +312,12 @@ impl Supervisor<'_> {
                     self.go_on(&sync, &pidfd)?;
                 }
                 Ok(Message::Terminal(master)) => terminal = Some(master),
+                Ok(Message::Listener(listener)) => {
+                    let agent = self.agent.take().ok_or_else(|| self.died(&pidfd, Some(Errno::PROTO)))?;
+                    agent.give(listener, pid, &pidfd, self.state)?;
+                    self.log.debug("the seccomp agent has the listener");
+                    self.go_on(&sync, &pidfd)?;
+                }
                 Ok(Message::Warning(fault)) => warn(self.plan, &fault, self.log),
                 Ok(Message::Fault(fault)) => {
                     if fault.is_hooks() {

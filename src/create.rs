@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use rustix::process::Pid;
 
+use crate::agent::Agent;
 use crate::cgroups::{Cgroup, Driver, Manager, none};
 use crate::child::{self, Supervised, Supervisor};
 use crate::error::{Error, Result};
@@ -92,7 +93,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
     let systemd = request.cgroup_driver == Driver::Systemd;
     let manager = if systemd { Some(Manager::connect(!host.caller.is_real_root())?) } else { None };
-    let opened = Opened { config, sockets, hook_output, joined, devices, rdt, manager };
+    let agent = Agent::connect(&plan, None)?;
+    let opened = Opened { config, sockets, hook_output, joined, devices, agent, rdt, manager };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
@@ -173,6 +175,7 @@ struct Opened {
     joined: Vec<OwnedFd>,
     /// One for each of `plan.net_devices`.
     devices: Vec<netdev::Device>,
+    agent: Option<Agent>,
     rdt: Option<rdt::Groups>,
     /// Of the cgroup.
     manager: Option<Manager>,
@@ -264,8 +267,9 @@ fn carry_out(
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
     let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
-    let devices = opened.devices;
-    let mut supervisor = Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, devices, log, rollback };
+    let (devices, agent) = (opened.devices, opened.agent);
+    let mut supervisor =
+        Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, devices, agent, log, rollback };
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     match record.cgroup.apply_devices(&plan.device_rules) {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::agent::Agent;
 use crate::cgroups::Version;
 use crate::child::{self, Supervised, Supervisor};
 use crate::create::facts;
@@ -70,6 +71,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         |option: &str, path: &Option<PathBuf>| path.as_ref().map(|path| open::socket(option, path)).transpose();
     let console = connect("--console-socket", &request.console_socket)?;
     let pidfd_socket = connect("--pidfd-socket", &request.pidfd_socket)?;
+    let agent = Agent::connect(&plan, Some((status, init.pid)))?;
     let join = join(&host, &record, &init, &request.cgroups)?;
     let kinds = kinds(&host, &plan, &init)?;
 
@@ -91,6 +93,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             state: &state,
             bundle,
             devices: Vec::new(),
+            agent,
             log,
             rollback: &mut rollback,
         };

@@ -24,15 +24,14 @@ fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
     let mut capabilities = names(caps::all());
     capabilities.sort();
     let cgroup = CgroupBuilder::default().v1(true).v2(true).systemd(true).systemd_user(true).rdma(true).build()?;
-    let known = seccomp::FLAGS.iter().map(|(flag, _)| flag);
-    let supported = seccomp::FLAGS.iter().filter_map(|(flag, bit)| bit.map(|_| flag));
+    let flags = names(seccomp::FLAGS.iter().map(|(flag, _)| flag));
     let seccomp = SeccompBuilder::default()
         .enabled(true)
         .actions(seccomp::ACTIONS)
         .operators(names(seccomp::OPERATORS))
         .archs(seccomp::ARCHITECTURES.iter().map(|(arch, _)| *arch).collect::<Vec<_>>())
-        .known_flags(names(known))
-        .supported_flags(names(supported))
+        .known_flags(flags.clone())
+        .supported_flags(flags)
         .build()?;
     let memory_policy = MemoryPolicyBuilder::default()
         .modes(names(plan::MEMORY_POLICY_MODES.iter().map(|(mode, _)| mode)))

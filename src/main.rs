@@ -1,6 +1,7 @@
 //! A low-level OCI container runtime: parses the command line, carries one command out, prints one error.
 #![cfg_attr(not(test), no_main)]
 
+mod agent;
 mod cgroups;
 mod child;
 mod cli;

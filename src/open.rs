@@ -18,6 +18,7 @@ use crate::idmap;
 use crate::plan::{self, ChildPlan, HookOutput, Joined, Plan};
 use crate::rootfs::plan::{HostPath, MountKind};
 use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
+use crate::seccomp::Agent;
 use crate::sync::Step;
 
 /// `NSFS_MAGIC` of linux/magic.h.
@@ -168,18 +169,34 @@ pub(crate) fn hook_output(plan: &HookOutput) -> Result<Output> {
 
 /// Connects to a socket that the caller listens on. A path too long for `sockaddr_un` is reached through its directory.
 pub(crate) fn socket(field: &str, path: &Path) -> Result<OwnedFd> {
-    let failed = |errno: rustix::io::Errno| Error::at(field, format!("connect to {path:?}")).errno(errno);
+    connect_to(path).map_err(|errno| Error::at(field, format!("connect to {path:?}")).errno(errno))
+}
+
+fn connect_to(path: &Path) -> rustix::io::Result<OwnedFd> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let (directory, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
     if path.as_os_str().as_bytes().len() < 108 {
-        connect(&socket, &SocketAddrUnix::new(path).map_err(failed)?).map_err(failed)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)?;
     } else {
         use std::os::fd::AsRawFd;
-        let directory =
-            rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(failed)?;
+        let directory = rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-        connect(&socket, &SocketAddrUnix::new(&short).map_err(failed)?).map_err(failed)?;
+        connect(&socket, &SocketAddrUnix::new(&short)?)?;
     }
     Ok(socket)
+}
+
+/// Connects to the seccomp agent. The words are runc's.
+pub(crate) fn agent(plan: &Agent) -> Result<OwnedFd> {
+    connect_to(&plan.path).map_err(|errno| {
+        let error =
+            Error::at(plan.field, format!("failed to connect with seccomp agent at {:?}", plan.path)).errno(errno);
+        match errno {
+            rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED => {
+                error.hint("SCMP_ACT_NOTIFY needs an agent that listens there and answers for the container")
+            }
+            _ => error,
+        }
+    })
 }

@@ -11,6 +11,8 @@
 //!    NeedHooks       ──────────────────▶   (with prestart or createRuntime hooks only) runs them
 //!                    ◀──────────────────   Continue
 //!    Terminal + fd   ──────────────────▶   (with a terminal only) the pty's master
+//!    Listener        ──────────────────▶   (with SCMP_ACT_NOTIFY only) hands the filter's listener to the seccomp agent
+//!                    ◀──────────────────   Continue
 //!    Ready           ──────────────────▶   writes state.json and the pid file
 //!                    ◀──────────────────   Continue
 //!    ... waits at exec.fifo (create), or goes on (run), until exec closes the socket
@@ -20,7 +22,7 @@
 
 mod fault;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use rustix::process::Pid;
@@ -43,6 +45,7 @@ const WARNING: u8 = 6;
 /// The kind of a fault, also in `exec.fifo`.
 pub(crate) const FAULT: u8 = 7;
 const NEED_DEVICES: u8 = 8;
+const LISTENER: u8 = 9;
 
 /// What the child says.
 #[derive(Debug)]
@@ -53,11 +56,20 @@ pub(crate) enum Message {
     NeedDevices,
     NeedHooks,
     Terminal(OwnedFd),
+    Listener(Listener),
     Ready,
     Warning(Fault),
     Fault(Fault),
     /// The child has executed the container's program, or is dead.
     End,
+}
+
+/// The listener of the child's filter (seccomp_unotify(2)).
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// The child's number of it, to be taken.
+    Number(RawFd),
+    Sent(OwnedFd),
 }
 
 /// The child's end.
@@ -92,7 +104,20 @@ impl ChildEnd<'_> {
     /// The pty's master.
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Fault> {
         let message = Fault::with_number(Step::Console, 0).encode(TERMINAL);
-        sys::sendmsg_fd(self.0, &message, master).map_err(|errno| Fault::new(Step::Console, errno))
+        sys::sendmsg_fd(self.0, &message, master).map(drop).map_err(|errno| Fault::new(Step::Console, errno))
+    }
+
+    /// The listener of the filter that was just loaded, and waits until the agent has it, which from then on may have to
+    /// answer for what we do. By its number in a write(2), which no profile may send to the agent; `send`: by sendmsg(2),
+    /// to a parent who may not take it.
+    pub(crate) fn listener(&self, listener: BorrowedFd<'_>, send: bool) -> Result<(), Fault> {
+        let message = Fault::with_number(Step::Listener, listener.as_raw_fd()).encode(LISTENER);
+        if send {
+            sys::sendmsg_fd(self.0, &message, listener).map_err(|errno| Fault::new(Step::Listener, errno))?;
+        } else {
+            self.send(&message)?;
+        }
+        self.wait()
     }
 
     /// Something that is not fatal.
@@ -176,6 +201,7 @@ impl ParentEnd {
             WARNING => Ok(Message::Warning(fault)),
             FAULT => Ok(Message::Fault(fault)),
             TERMINAL => descriptor.map(Message::Terminal).ok_or(sys::Errno::PROTO),
+            LISTENER => Ok(Message::Listener(descriptor.map_or(Listener::Number(fault.errno), Listener::Sent))),
             _ => Err(sys::Errno::PROTO),
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn take_on(
         rustix::thread::set_no_new_privs(true).map_err(|errno| Fault::new(Step::NoNewPrivileges, errno))?;
     } else {
         // Without no_new_privs loading a filter needs CAP_SYS_ADMIN, which is about to go.
-        load_filter(process)?;
+        load_filter(process, sync)?;
     }
     drop_bounding(process)?;
     set_ids(process, set_groups)?;
@@ -142,13 +142,18 @@ fn set_capabilities(sets: &Capabilities, sync: &ChildEnd<'_>) -> Result<(), Faul
 }
 
 /// Loads the filter as the last thing before the child is ready.
-pub(super) fn filter_if_no_new_privileges(process: &ProcessPlan) -> Result<(), Fault> {
-    if process.no_new_privileges { load_filter(process) } else { Ok(()) }
+pub(super) fn filter_if_no_new_privileges(process: &ProcessPlan, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+    if process.no_new_privileges { load_filter(process, sync) } else { Ok(()) }
 }
 
-fn load_filter(process: &ProcessPlan) -> Result<(), Fault> {
+/// With SCMP_ACT_NOTIFY the seccomp agent gets the listener, which must not stay with us: the container's program could
+/// answer for itself.
+fn load_filter(process: &ProcessPlan, sync: &ChildEnd<'_>) -> Result<(), Fault> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
-    sys::seccomp_set_mode_filter(&filter.program, filter.flags)
-        .map(drop)
-        .map_err(|errno| Fault::new(Step::Seccomp, errno))
+    let listener = sys::seccomp_set_mode_filter(&filter.program, filter.flags)
+        .map_err(|errno| Fault::new(Step::Seccomp, errno))?;
+    match (&filter.agent, listener) {
+        (Some(agent), Some(listener)) => sync.listener(listener.as_fd(), agent.is_sent),
+        _ => Ok(()),
+    }
 }

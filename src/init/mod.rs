@@ -296,7 +296,7 @@ fn settle(
     // Not later: `create` ends when we are ready. If it dies before, its end of the socket tells.
     die_with_parent(false)?;
     // As late as can be: from here on every call needs the profile's permission.
-    identity::filter_if_no_new_privileges(process)?;
+    identity::filter_if_no_new_privileges(process, sync)?;
     sync.ready()?;
     Ok(program)
 }

@@ -11,9 +11,10 @@ const HOOKS_STDOUT: &str = "run.oci.hooks.stdout";
 const HOOKS_STDERR: &str = "run.oci.hooks.stderr";
 const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
+const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 
 /// The annotations that act; those that begin with a prefix end with a dot. They are crun's.
-pub(crate) const ANNOTATIONS: &[&str] = &[HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD_RECEIVER];
+pub(crate) const ANNOTATIONS: &[&str] = &[HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD_RECEIVER, SECCOMP_RECEIVER];
 
 /// Annotations of crun without which the container would be another one: refused.
 const REFUSED: &[&str] = &["run.oci.handler", "run.oci.seccomp_bpf_data"];
@@ -23,7 +24,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "run.oci.delegate-cgroup",
     "run.oci.mount_context_type",
     "run.oci.seccomp.plugins",
-    "run.oci.seccomp.receiver",
     "run.oci.seccomp_fail_unknown_syscall",
     "run.oci.systemd.force_cgroup_v1",
     "run.oci.systemd.subgroup",
@@ -38,6 +38,8 @@ pub(crate) struct Acting {
     pub(crate) keep_groups: bool,
     /// A socket that gets init's pidfd, as by `--pidfd-socket`.
     pub(crate) pidfd_receiver: Option<PathBuf>,
+    /// The socket of a seccomp agent, where linux.seccomp names none.
+    pub(crate) seccomp_receiver: Option<PathBuf>,
 }
 
 /// Where hooks write to.
@@ -78,6 +80,7 @@ pub(crate) fn acting(annotations: &BTreeMap<String, String>) -> Result<Acting> {
         hook_output: HookOutput { stdout: path(HOOKS_STDOUT)?, stderr: path(HOOKS_STDERR)? },
         keep_groups: annotations.get(KEEP_GROUPS).is_some_and(|value| value != "0"),
         pidfd_receiver: path(PIDFD_RECEIVER)?,
+        seccomp_receiver: path(SECCOMP_RECEIVER)?,
     })
 }
 

@@ -69,9 +69,9 @@ pub(crate) fn make_exec(
     let linux = spec.linux().as_ref().unwrap_or(&no_linux);
     let namespaces = namespaces::plan(linux)?;
     let mut warnings = Vec::new();
-    let process = process::plan(&wanted, linux, facts, &namespaces, &mut warnings)?;
     let annotations = super::annotations::all(spec)?;
     let acting = super::acting(&annotations)?;
+    let process = process::plan(&wanted, linux, facts, &namespaces, &acting, &mut warnings)?;
     let (oom_score_adj, childs_oom_score_adj) = super::oom_score_adj(Some(&wanted), facts)?;
     let child = ChildPlan {
         namespaces,

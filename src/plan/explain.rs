@@ -42,7 +42,17 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
         (Step::KeyLabel | Step::SelinuxLabel | Step::MountLabel, errno) => selinux_hint(error, errno),
         (Step::MountParam, errno) if is_label(plan, fault) => selinux_hint(error, errno),
         (Step::Sysctl, libc::ENOENT) => error.hint("this kernel has no such parameter, or not in this namespace"),
-        (Step::Seccomp, libc::EINVAL) => error.hint("the kernel refused the program; dmesg may say more"),
+        (Step::Seccomp, libc::EBUSY) => error.hint(
+            "a filter that is in force here already has a seccomp agent, and the kernel lets a process have one: run without \
+             SCMP_ACT_NOTIFY, outside or inside",
+        ),
+        (Step::Listener, _) => error.hint(
+            "who may not take it by pidfd_getfd(2) (CAP_SYS_PTRACE) needs a profile that allows sendmsg",
+        ),
+        (Step::Seccomp, libc::EINVAL) => error.hint(
+            "the kernel refused the program, of which dmesg may say more, or a flag: SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs \
+             Linux 5.19",
+        ),
         (Step::UserNamespaceRoot, libc::EINVAL) => error.hint("linux.uidMappings and linux.gidMappings must map id 0"),
         (Step::Terminal, libc::ENOENT | libc::ENODEV) => {
             error.hint("mount a devpts at /dev/pts (a mount of type devpts)")
@@ -295,6 +305,7 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         Step::CwdOutside => Error::at("process.cwd", "is outside of the container's root"),
         Step::NoNewPrivileges => Error::at("process.noNewPrivileges", "set"),
         Step::Seccomp => Error::at("linux.seccomp", "load the filter"),
+        Step::Listener => Error::at("linux.seccomp", "send the listener to the parent"),
         Step::Bounding => Error::at("process.capabilities.bounding", format!("drop capability {item}")),
         // runc's words.
         Step::Groups => {

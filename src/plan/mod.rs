@@ -160,10 +160,13 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
     let idmap = namespaces::idmap(linux, &namespaces)?;
     check_needs(spec, linux, &namespaces)?;
     let resources = linux.resources().as_ref();
+    let annotations = annotations::all(spec)?;
+    annotations::check(&annotations, &mut warnings)?;
+    let acting = acting(&annotations)?;
     let mut process = spec
         .process()
         .as_ref()
-        .map(|process| process::plan(process, linux, facts, &namespaces, &mut warnings))
+        .map(|process| process::plan(process, linux, facts, &namespaces, &acting, &mut warnings))
         .transpose()?;
     if let Some(process) = &mut process {
         options.listen.iter().try_for_each(|(name, value)| process.set_env(name, value))?;
@@ -172,9 +175,6 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         }
     }
     let hooks = hooks::plan(spec.hooks().as_ref(), process.as_ref())?;
-    let annotations = annotations::all(spec)?;
-    annotations::check(&annotations, &mut warnings)?;
-    let acting = acting(&annotations)?;
     let mut rootfs = rootfs(spec, linux, options, lsm::mount_label(linux, facts.lsm)?, &mut warnings)?;
     idmap_option::resolve(&mut rootfs.mounts, linux)?;
     check_idmaps(&rootfs, &namespaces)?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use oci_spec::runtime::{Linux, LinuxCapabilities, LinuxIdMapping, PosixRlimitType, Process};
 
+use super::annotations::Acting;
 use super::rootless::is_mapped;
 use super::scheduling::{self, Affinity, Scheduling};
 use super::{Facts, Namespaces};
@@ -74,6 +75,7 @@ pub(super) fn plan(
     linux: &Linux,
     facts: &Facts,
     namespaces: &Namespaces,
+    acting: &Acting,
     warnings: &mut Vec<String>,
 ) -> Result<ProcessPlan> {
     let args = args(process)?;
@@ -93,7 +95,12 @@ pub(super) fn plan(
         return Err(Error::at("process.user.umask", format!("{umask} is larger than 511 (0777)")));
     }
     let terminal = process.terminal().unwrap_or(false);
-    let seccomp = linux.seccomp().as_ref().map(seccomp::compile).transpose()?;
+    let around = seccomp::Surroundings {
+        receiver: acting.seccomp_receiver.as_deref(),
+        // pidfd_getfd(2) of a process that cannot be dumped needs it, in the parent's user namespace.
+        is_sent: facts.caller.is_user() || facts.permitted & CAP_SYS_PTRACE == 0,
+    };
+    let seccomp = linux.seccomp().as_ref().map(|profile| seccomp::compile(profile, around)).transpose()?;
     Ok(ProcessPlan {
         candidates: candidates(args.first().map_or(&[][..], |arg| arg.to_bytes()), path)?,
         wants_home: set("HOME=").is_none_or(<[u8]>::is_empty),
@@ -119,6 +126,8 @@ pub(super) fn plan(
 /// As runc and crun. The specification says to keep the caller's, but shims run with 0, and a container must not write
 /// files for everyone to change because of that.
 const DEFAULT_UMASK: u32 = 0o022;
+/// `CAP_SYS_PTRACE` of capabilities(7), as a mask.
+const CAP_SYS_PTRACE: u64 = 1 << 19;
 /// execvp(3), where PATH is not set.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 

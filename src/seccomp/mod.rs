@@ -23,6 +23,7 @@ use oci_spec::runtime::{
 use program::Arch;
 use rules::{ENOSYS, KILL_THREAD, Profile, Verdict, Verdicts};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use table::{Abi, HOST, Machine, X32_BIT};
 
 /// `BPF_MAXINSNS` (linux/bpf_common.h).
@@ -31,6 +32,13 @@ const MOST_INSTRUCTIONS: usize = 4096;
 const LOG: u32 = 1 << 1;
 /// `SECCOMP_FILTER_FLAG_SPEC_ALLOW`.
 const SPEC_ALLOW: u32 = 1 << 2;
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`.
+const NEW_LISTENER: u32 = 1 << 3;
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`.
+const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// The annotation that crun takes for a listenerPath.
+const RECEIVER: &str = "annotations[\"run.oci.seccomp.receiver\"]";
 
 /// The actions of config-linux.md, Seccomp, that rules can have.
 pub(crate) const ACTIONS: &[Action] = &[
@@ -42,6 +50,7 @@ pub(crate) const ACTIONS: &[Action] = &[
     Action::ScmpActTrace,
     Action::ScmpActAllow,
     Action::ScmpActLog,
+    Action::ScmpActNotify,
 ];
 
 /// The operators of conditions.
@@ -55,14 +64,13 @@ pub(crate) const OPERATORS: &[Operator] = &[
     Operator::ScmpCmpMaskedEq,
 ];
 
-/// The flags with their bits; None: recognized, but without an effect.
-pub(crate) const FLAGS: &[(Flag, Option<u32>)] = &[
+/// The flags with their bits.
+pub(crate) const FLAGS: &[(Flag, u32)] = &[
     // The child has one thread: there is nothing to synchronize.
-    (Flag::SeccompFilterFlagTsync, Some(0)),
-    (Flag::SeccompFilterFlagLog, Some(LOG)),
-    (Flag::SeccompFilterFlagSpecAllow, Some(SPEC_ALLOW)),
-    // The kernel takes it only together with a listener (EINVAL), and without one it means nothing.
-    (Flag::SeccompFilterFlagWaitKillableRecv, None),
+    (Flag::SeccompFilterFlagTsync, 0),
+    (Flag::SeccompFilterFlagLog, LOG),
+    (Flag::SeccompFilterFlagSpecAllow, SPEC_ALLOW),
+    (Flag::SeccompFilterFlagWaitKillableRecv, WAIT_KILLABLE_RECV),
 ];
 
 /// The architectures, and the ABIs that a filter can be for. Others are no architecture of a machine that this program
@@ -97,24 +105,44 @@ pub(crate) struct Filter {
     pub(crate) program: Vec<seccompiler::sock_filter>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(crate) flags: u32,
+    /// With SCMP_ACT_NOTIFY, and only then.
+    pub(crate) agent: Option<Agent>,
     /// Lines for the debug log: what of the profile was skipped.
     pub(crate) notes: Vec<String>,
 }
 
-/// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
-pub(crate) fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
-    let machine = HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))?;
-    compile_for(machine, profile)
+/// Who gets the listener of the filter, and answers for what SCMP_ACT_NOTIFY stands at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Agent {
+    /// Where its socket is named.
+    pub(crate) field: &'static str,
+    pub(crate) path: PathBuf,
+    /// Empty: none.
+    pub(crate) metadata: String,
+    /// Whether the child has to send the listener, because the parent may not take it.
+    pub(crate) is_sent: bool,
 }
 
-fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
-    let metadata = spec.listener_metadata().as_ref().is_some_and(|text| !text.is_empty());
-    if metadata && spec.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty()) {
-        return Err(Error::at("linux.seccomp.listenerMetadata", "needs linux.seccomp.listenerPath"));
-    }
+/// What is not in the profile.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Surroundings<'a> {
+    /// crun's annotation, which a listenerPath goes before.
+    pub(crate) receiver: Option<&'a Path>,
+    /// See [`Agent::is_sent`].
+    pub(crate) is_sent: bool,
+}
+
+/// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
+pub(crate) fn compile(profile: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
+    let machine = HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))?;
+    compile_for(machine, profile, around)
+}
+
+fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
+    let agent = agent(spec, around)?;
     let profile = Profile::read(spec)?;
     let mut notes = Vec::new();
-    let flags = flags(spec, &mut notes);
+    let flags = flags(spec, agent.is_some(), &mut notes);
     unknown_names(machine, &profile, &mut notes);
 
     let mut verdicts = Verdicts::default();
@@ -130,17 +158,53 @@ fn compile_for(machine: Machine, spec: &LinuxSeccomp) -> Result<Filter> {
             format!("needs a filter of {} instructions, the kernel takes {MOST_INSTRUCTIONS}", program.len()),
         ));
     }
-    Ok(Filter { program, flags, notes })
+    Ok(Filter { program, flags, agent, notes })
 }
 
-fn flags(profile: &LinuxSeccomp, notes: &mut Vec<String>) -> u32 {
+/// None without SCMP_ACT_NOTIFY: then a listenerPath is ignored (config-linux.md, Seccomp).
+fn agent(spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Option<Agent>> {
+    let path = spec.listener_path().as_deref().filter(|path| !path.as_os_str().is_empty());
+    let metadata = spec.listener_metadata().clone().unwrap_or_default();
+    if !metadata.is_empty() && path.is_none() {
+        return Err(Error::at("linux.seccomp.listenerMetadata", "needs linux.seccomp.listenerPath"));
+    }
+    let mut calls = spec.syscalls().iter().flatten();
+    let Some(rule) = calls.position(|call| call.action() == Action::ScmpActNotify) else { return Ok(None) };
+    let named = path.map(|path| ("linux.seccomp.listenerPath", path)).or(around.receiver.map(|path| (RECEIVER, path)));
+    let (field, path) = named.ok_or_else(|| {
+        let text = format!("is not set, and linux.seccomp.syscalls[{rule}].action is SCMP_ACT_NOTIFY");
+        Error::at("linux.seccomp.listenerPath", text)
+    })?;
+    handed_over_without(spec, "write")?;
+    if around.is_sent {
+        handed_over_without(spec, "sendmsg")?;
+    }
+    Ok(Some(Agent { field, path: path.to_owned(), metadata, is_sent: around.is_sent }))
+}
+
+/// Nobody could answer for the call that hands the listener over. The words are runc's.
+fn handed_over_without(spec: &LinuxSeccomp, name: &str) -> Result<()> {
+    for (i, call) in spec.syscalls().iter().flatten().enumerate() {
+        let found = call.names().iter().position(|one| one == name);
+        if let (Action::ScmpActNotify, Some(index)) = (call.action(), found) {
+            let text = format!("SCMP_ACT_NOTIFY cannot be used for the {name} syscall");
+            return Err(Error::at(format!("linux.seccomp.syscalls[{i}].names[{index}]"), text));
+        }
+    }
+    Ok(())
+}
+
+fn flags(profile: &LinuxSeccomp, notifies: bool, notes: &mut Vec<String>) -> u32 {
+    let listener = if notifies { NEW_LISTENER } else { 0 };
     // Without any list the program would pay for the mitigation of speculative store bypass; runc's default.
-    let Some(flags) = profile.flags() else { return SPEC_ALLOW };
-    let mut bits = 0;
+    let Some(flags) = profile.flags() else { return SPEC_ALLOW | listener };
+    let mut bits = listener;
     for flag in flags {
-        match FLAGS.iter().find(|(known, _)| known == flag).and_then(|(_, bit)| *bit) {
-            Some(bit) => bits |= bit,
-            None => notes.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY")),
+        // The kernel takes this one only together with a listener (EINVAL), and without one it means nothing.
+        if *flag == Flag::SeccompFilterFlagWaitKillableRecv && !notifies {
+            notes.push(format!("linux.seccomp.flags: {flag} has no effect without SCMP_ACT_NOTIFY"));
+        } else {
+            bits |= FLAGS.iter().find(|(known, _)| known == flag).map_or(0, |(_, bit)| *bit);
         }
     }
     bits

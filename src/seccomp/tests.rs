@@ -2,14 +2,15 @@
 
 mod naive;
 
-use super::compile_for;
 use super::table::{Abi, Machine, X32_BIT};
+use super::{Agent, Surroundings, compile_for};
 use naive::{
     AARCH64, ALLOW, ENOSYS, KILL, Numbers, X86, X86_64, boundaries, compare_everywhere, compiled, errno, naive, name,
     profile, refused, run, verdict,
 };
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Shaped as Docker's default profile: many plain names, clone, personality, socket and clone3 with conditions.
 fn docker_like() -> LinuxSeccomp {
@@ -48,7 +49,7 @@ fn a_profile_like_dockers_decides_as_the_rules_say() {
 
 #[test]
 fn a_profile_like_dockers_is_a_small_and_shallow_tree() {
-    let filter = compile_for(Machine::X86_64, &docker_like()).unwrap();
+    let filter = compile_for(Machine::X86_64, &docker_like(), Surroundings::default()).unwrap();
     assert!(filter.program.len() < 700, "{}", filter.program.len());
     let deepest = (0..600).map(|number| run(&filter.program, X86_64, number, [0; 6]).1).max().unwrap();
     assert!(deepest < 36, "{deepest}");
@@ -64,7 +65,7 @@ fn every_operator_is_exact_at_its_boundaries() {
                     "syscalls": [{"names": ["getpid", "close"], "action": "SCMP_ACT_ERRNO", "args": [
                         {"index": 5, "value": value, "valueTwo": two, "op": format!("SCMP_CMP_{operator}")}]}],
                 }));
-                let filter = compile_for(Machine::X86_64, &spec).unwrap();
+                let filter = compile_for(Machine::X86_64, &spec, Surroundings::default()).unwrap();
                 for arg in boundaries(&spec) {
                     for (abi, arch, number) in [(Abi::X86_64, X86_64, 39), (Abi::X86, X86, 20)] {
                         let args = [7, 7, 7, 7, 7, arg];
@@ -93,22 +94,25 @@ fn random_profiles_decide_as_the_rules_say() {
                 })
                 .collect();
             let names: Vec<&str> = (0..=numbers.below(3)).map(|_| numbers.of(&names)).collect();
-            let action = numbers.of(&["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "LOG", "TRACE"]);
+            let action = numbers.of(&["ALLOW", "ERRNO", "KILL", "KILL_PROCESS", "TRAP", "LOG", "TRACE", "NOTIFY"]);
             calls.push(json!({"names": names, "action": format!("SCMP_ACT_{action}"), "args": args}));
         }
         let default = numbers.of(&["ALLOW", "ERRNO", "KILL_PROCESS", "LOG"]);
         let spec = profile(json!({"defaultAction": format!("SCMP_ACT_{default}"), "syscalls": calls,
-                                  "architectures": ["SCMP_ARCH_X86"]}));
-        match compile_for(Machine::X86_64, &spec) {
+                                  "architectures": ["SCMP_ARCH_X86"], "listenerPath": "/agent"}));
+        match compile_for(Machine::X86_64, &spec, Surroundings::default()) {
             Ok(_) => compare_everywhere(Machine::X86_64, &spec, &[(Abi::X86_64, X86_64), (Abi::X86, X86)], 8),
-            Err(error) => assert!(error.to_string().contains("has another action than"), "{error}"),
+            Err(error) => {
+                let words = ["has another action than", "SCMP_ACT_NOTIFY cannot be used for the write syscall"];
+                assert!(words.iter().any(|words| error.to_string().contains(words)), "{error}");
+            }
         }
     }
 }
 
 #[test]
 fn actions_and_errno_values_are_the_kernels() {
-    let names = ["read", "write", "open", "close", "stat", "fstat", "lstat", "poll", "lseek"];
+    let names = ["read", "write", "open", "close", "stat", "fstat", "lstat"];
     let actions = ["KILL", "KILL_THREAD", "KILL_PROCESS", "TRAP", "ERRNO", "TRACE", "LOG"];
     let mut calls: Vec<Value> = names
         .iter()
@@ -117,12 +121,14 @@ fn actions_and_errno_values_are_the_kernels() {
         .collect();
     calls.push(json!({"names": ["poll"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}));
     calls.push(json!({"names": ["lseek"], "action": "SCMP_ACT_TRACE", "errnoRet": 65535}));
-    let filter = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls}));
-    let wanted = [0, 0, 0x8000_0000, 0x0003_0000, 0x0005_0001, 0x7ff0_0001, 0x7ffc_0000, 0x0005_0000, 0x7ff0_ffff];
+    calls.push(json!({"names": ["mmap"], "action": "SCMP_ACT_NOTIFY"}));
+    let filter = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls, "listenerPath": "/agent"}));
+    let wanted =
+        [0, 0, 0x8000_0000, 0x0003_0000, 0x0005_0001, 0x7ff0_0001, 0x7ffc_0000, 0x0005_0000, 0x7ff0_ffff, 0x7fc0_0000];
     for (number, wanted) in (0..).zip(wanted) {
         assert_eq!(verdict(&filter, X86_64, number, [0; 6]), wanted, "{number}");
     }
-    assert_eq!(verdict(&filter, X86_64, 9, [0; 6]), ALLOW);
+    assert_eq!(verdict(&filter, X86_64, 10, [0; 6]), ALLOW);
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn an_architecture_that_is_not_listed_is_killed() {
     assert_eq!(verdict(&filter, X86_64, 0, [0; 6]), ALLOW);
     assert_eq!(verdict(&filter, X86, 0, [0; 6]), KILL);
     assert_eq!(verdict(&filter, AARCH64, 0, [0; 6]), KILL);
-    let filter = compile_for(Machine::Aarch64, &profile(spec)).unwrap();
+    let filter = compile_for(Machine::Aarch64, &profile(spec), Surroundings::default()).unwrap();
     assert_eq!(verdict(&filter, AARCH64, 0, [0; 6]), ALLOW);
     assert_eq!(verdict(&filter, X86_64, 0, [0; 6]), KILL);
 }
@@ -297,6 +303,47 @@ fn flags_are_the_kernels() {
 }
 
 #[test]
+fn a_listener_is_asked_for_with_notify_only() {
+    let spec = |action: &str| {
+        profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+                       "syscalls": [{"names": ["mkdir"], "action": action}],
+                       "listenerPath": "/agent", "listenerMetadata": "meta"}))
+    };
+    let compile = |spec: &LinuxSeccomp, around| compile_for(Machine::X86_64, spec, around).unwrap();
+    let filter = compile(&spec("SCMP_ACT_ERRNO"), Surroundings::default());
+    assert_eq!((filter.flags, filter.agent, filter.notes.len()), (0, None, 1));
+    // NEW_LISTENER and WAIT_KILLABLE_RECV.
+    let agent = Agent {
+        field: "linux.seccomp.listenerPath",
+        path: "/agent".into(),
+        metadata: "meta".to_owned(),
+        is_sent: false,
+    };
+    let filter = compile(&spec("SCMP_ACT_NOTIFY"), Surroundings::default());
+    assert_eq!((filter.flags, filter.agent, filter.notes.len()), (8 | 32, Some(agent), 0));
+}
+
+#[test]
+fn a_receiver_stands_in_for_a_listener_path() {
+    let spec = |path: Value| {
+        profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path,
+                       "syscalls": [{"names": ["mkdir", "sendmsg"], "action": "SCMP_ACT_NOTIFY"}]}))
+    };
+    let around = Surroundings { receiver: Some(Path::new("/receiver")), is_sent: false };
+    for (path, wanted) in [(Value::Null, "/receiver"), (json!(""), "/receiver"), (json!("/agent"), "/agent")] {
+        let filter = compile_for(Machine::X86_64, &spec(path), around).unwrap();
+        // With SPEC_ALLOW, which a profile without flags has.
+        assert_eq!((filter.flags, filter.agent.unwrap().path.as_path()), (4 | 8, Path::new(wanted)));
+    }
+    // Who has to send the listener can ask nobody whether that is allowed.
+    let error = compile_for(Machine::X86_64, &spec(json!("/agent")), Surroundings { is_sent: true, ..around });
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "linux.seccomp.syscalls[0].names[1]: SCMP_ACT_NOTIFY cannot be used for the sendmsg syscall"
+    );
+}
+
+#[test]
 fn unknown_names_are_skipped_with_a_line_for_the_log() {
     let filter = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
         {"names": ["read", "nosuchcall", "accept", "_llseek"], "action": "SCMP_ACT_ERRNO"},
@@ -330,7 +377,21 @@ fn errors_name_the_rule() {
         ),
         (
             call(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})),
-            format!("{first}.action: SCMP_ACT_NOTIFY is not supported yet"),
+            format!("linux.seccomp.listenerPath: is not set, and {first}.action is SCMP_ACT_NOTIFY"),
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+                   "syscalls": [{"names": ["read", "write"], "action": "SCMP_ACT_NOTIFY"}]}),
+            format!("{first}.names[1]: SCMP_ACT_NOTIFY cannot be used for the write syscall"),
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+                   "syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY", "errnoRet": 1}]}),
+            format!("{first}.errnoRet: SCMP_ACT_NOTIFY does not support an errno"),
+        ),
+        (
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "", "listenerMetadata": "x"}),
+            "linux.seccomp.listenerMetadata: needs linux.seccomp.listenerPath".to_owned(),
         ),
         (
             call(json!({"names": ["read"], "action": "SCMP_ACT_KILL", "errnoRet": 3})),
@@ -376,7 +437,7 @@ fn far_targets_are_reached_and_too_long_a_program_is_refused() {
             .collect()
     };
     let spec = profile(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": calls(300)}));
-    let filter = compile_for(Machine::X86_64, &spec).unwrap();
+    let filter = compile_for(Machine::X86_64, &spec, Surroundings::default()).unwrap();
     assert!(filter.program.len() > 2000);
     for value in 0..301 {
         for second in [0, value << 32, (value << 32) + 1, u64::MAX] {

@@ -76,6 +76,8 @@ steps! {
     SelinuxLabel,
     NoNewPrivileges,
     Seccomp,
+    /// Sending the listener of the filter.
+    Listener,
     Bounding,
     Groups,
     Gid,

@@ -19,14 +19,15 @@ pub(crate) fn close_range(first: u32, last: u32, flags: u32) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
-/// Sends `payload` and one descriptor (`SCM_RIGHTS`) in one message.
-pub(crate) fn sendmsg_fd(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+/// Sends `payload` and one descriptor (`SCM_RIGHTS`) in one message. Returns how much of it was sent: of a stream, what had
+/// room.
+pub(crate) fn sendmsg_fd(socket: BorrowedFd<'_>, payload: &[u8], fd: BorrowedFd<'_>) -> Result<usize> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fds = [fd];
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(socket, &[std::io::IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    sendmsg(socket, &[std::io::IoSlice::new(payload)], &mut control, SendFlags::NOSIGNAL)
 }
 
 /// Clears close-on-exec of a descriptor that is known by its number only; EBADF if it is not open.

@@ -1,7 +1,7 @@
 //! For the tests: an interpreter of classic BPF, and the rules of the OCI specification written a second time.
 
 use super::super::table::{Abi, Machine};
-use super::super::{Filter, compile_for};
+use super::super::{Filter, Surroundings, compile_for};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompArg, LinuxSeccompOperator as Op, LinuxSyscall};
 use serde_json::Value;
 use std::collections::HashSet;
@@ -21,11 +21,11 @@ pub(super) fn profile(value: Value) -> LinuxSeccomp {
 }
 
 pub(super) fn compiled(value: Value) -> Filter {
-    compile_for(Machine::X86_64, &profile(value)).unwrap()
+    compile_for(Machine::X86_64, &profile(value), Surroundings::default()).unwrap()
 }
 
 pub(super) fn refused(value: Value) -> String {
-    compile_for(Machine::X86_64, &profile(value)).unwrap_err().to_string()
+    compile_for(Machine::X86_64, &profile(value), Surroundings::default()).unwrap_err().to_string()
 }
 
 /// What the kernel would do, and after how many instructions.
@@ -187,7 +187,7 @@ impl Numbers {
 }
 
 pub(super) fn compare_everywhere(machine: Machine, spec: &LinuxSeccomp, abis: &[(Abi, u32)], samples: usize) {
-    let filter = compile_for(machine, spec).unwrap();
+    let filter = compile_for(machine, spec, Surroundings::default()).unwrap();
     let values = boundaries(spec);
     let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
     for (abi, arch) in abis {
