@@ -1,6 +1,6 @@
 #!/bin/bash
 # Drives containerd, Docker and Podman, from Debian's packages, with runc and with this project's binary.
-# usage: scripts/callers.sh [--suite bookworm|sid]... [--engine containerd|cri|docker|podman]... [--only WORDS] [--write] [RUNTIME]
+# usage: scripts/callers.sh [--suite bookworm|sid]... [--engine containerd|cri|docker|podman|rootless]... [--only WORDS] [--write] [RUNTIME]
 #   default: both suites, all engines, the release binary
 #   --only   only the checks whose name has these words in it
 #   --write  put the table into docs/callers.md
@@ -28,7 +28,7 @@ while [ $# -gt 0 ]; do
 done
 [ -z "$write" ] || [ ${#suites[@]}${#engines[@]}$only = 00 ] || { echo "callers: --write is for all checks" >&2; exit 2; }
 [ ${#suites[@]} != 0 ] || suites=(bookworm sid)
-[ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman)
+[ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman rootless)
 runtime=$(realpath "${runtime:-$(echo "$top"/target/*/release/runtime)}")
 [ "$(id -u)" = 0 ] || { echo "callers: needs root" >&2; exit 2; }
 
