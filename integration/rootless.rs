@@ -560,7 +560,7 @@ fn a_seccomp_agent_gets_the_listener() {
         for no_new_privileges in [true, false] {
             let mut bundle = rootless(&format!("{}; {WAITING}", seccomp_notify::SCRIPT));
             let agent = Agent::new(&bundle);
-            let profile = seccomp_notify::profile(&agent.path, &["mkdir", "mkdirat", "getppid", "read", "close"]);
+            let profile = seccomp_notify::profile(&agent.path, &["mkdir", "mkdirat", "geteuid", "read", "close"]);
             bundle.set("/linux/seccomp", profile).set("/process/noNewPrivileges", json!(no_new_privileges));
             let container = bundle.container();
             let mut io = container.create_io();

@@ -3,24 +3,25 @@
 mod agent;
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 
 use serde_json::{Value, json};
 
-pub(crate) use agent::{Agent, PARENT, REFUSED, profile};
+pub(crate) use agent::{Agent, REFUSED, USER, profile};
 
-use crate::support::{Bundle, Container, WAITING, case, inside, ours, text};
+use crate::support::{Bundle, Container, WAITING, case, deadline, inside, ours, readable, text};
 
 /// Of every program that busybox runs in these tests.
-const CALLS: &[&str] = &["mkdir", "mkdirat", "getppid"];
+const CALLS: &[&str] = &["mkdir", "mkdirat", "geteuid"];
 /// What the agent answers is felt; and which descriptors the program has: the fourth is that of the directory.
-pub(crate) const SCRIPT: &str = "mkdir /tmp/new 2>&1; echo $PPID; ls /proc/self/fd";
+pub(crate) const SCRIPT: &str = "mkdir /tmp/new 2>&1; id -u; ls /proc/self/fd";
 
 #[track_caller]
 pub(crate) fn felt(printed: &str) {
     let lines: Vec<&str> = printed.lines().collect();
     assert!(lines[0].ends_with(REFUSED), "{printed}");
-    assert_eq!(lines[1..], [&PARENT.to_string(), "0", "1", "2", "3"], "{printed}");
+    assert_eq!(lines[1..], [&USER.to_string(), "0", "1", "2", "3"], "{printed}");
 }
 
 /// A bundle of a script, and the agent that answers for [`CALLS`].
@@ -187,19 +188,23 @@ fn an_agent_that_ends_before_it_has_the_listener() {
     case(|| {
         let mut bundle = Bundle::sh("true");
         let directory = bundle.directory.clone();
-        let (path, fifo) = (directory.join("agent"), directory.join("fifo"));
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        let path = directory.join("agent");
+        // Held open at both ends: nobody waits for somebody who may not come.
+        let [said, go] = ["said", "go"].map(|name| {
+            nix::unistd::mkfifo(&directory.join(name), nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+            fs::File::options().read(true).write(true).open(directory.join(name)).unwrap()
+        });
         let socket = UnixListener::bind(&path).unwrap();
         bundle.set("/linux/seccomp", profile(&path, CALLS));
         // The hook says that it runs, and waits.
-        let script = "echo > $0; read line < $0";
-        let args = json!(["busybox", "sh", "-c", script, fifo]);
+        let script = "echo > $0/said; read line < $0/go";
+        let args = json!(["busybox", "sh", "-c", script, directory]);
         bundle.set("/hooks", json!({"createRuntime": [{"path": crate::support::busybox(), "args": args}]}));
         let container = bundle.container();
         let call = container.call_bundle("create", &[]).spawn();
-        assert_eq!(fs::read(&fifo).unwrap(), b"\n");
+        assert!(readable(&said, deadline()), "the hook does not run");
         drop(socket);
-        fs::write(&fifo, "\n").unwrap();
+        (&go).write_all(b"\n").unwrap();
         let output = call.wait().fails();
         let words = "linux.seccomp.listenerPath: send the listener to the seccomp agent at";
         assert!(!ours() || output.stderr.contains(words), "{output:?}");

@@ -14,12 +14,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 
-use crate::support::{Bundle, deadline, readable};
+use crate::support::{Bundle, deadline, ours, readable};
 
 /// What mkdir(2) fails with: ENOMEDIUM, which no file system says.
 pub(crate) const REFUSED: &str = "No medium found";
-/// What getppid(2) returns.
-pub(crate) const PARENT: i64 = 4242;
+/// What geteuid(2) returns.
+pub(crate) const USER: i64 = 4242;
 
 /// What came over one connection, until its end.
 pub(crate) struct Message {
@@ -110,13 +110,15 @@ fn work(socket: &UnixListener, stopped: &impl AsFd, messages: &Sender<Message>, 
         if events[1].contains(PollFlags::IN) {
             let (message, fds) = receive(&socket.accept().unwrap().0);
             listeners.extend(fds.into_iter().filter(|_| answers));
-            messages.send(message).unwrap();
+            if let Some(message) = message {
+                messages.send(message).unwrap();
+            }
         }
     }
 }
 
-/// Everything until the end of the stream.
-fn receive(stream: &UnixStream) -> (Message, Vec<OwnedFd>) {
+/// Everything until the end of the stream; None: a caller who came to nothing.
+fn receive(stream: &UnixStream) -> (Option<Message>, Vec<OwnedFd>) {
     let (mut text, mut counts, mut fds) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         assert!(
@@ -140,8 +142,17 @@ fn receive(stream: &UnixStream) -> (Message, Vec<OwnedFd>) {
             }
         }
         counts.push(fds.len() - before);
+        // runc 1.1 leaves the connection open, against config-linux.md:929.
+        if !ours() && serde_json::from_slice::<Value>(&text).is_ok() {
+            break;
+        }
     }
-    (Message { state: serde_json::from_slice(&text).unwrap(), descriptors: counts }, fds)
+    if text.is_empty() {
+        return (None, fds);
+    }
+    let state =
+        serde_json::from_slice(&text).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&text)));
+    (Some(Message { state, descriptors: counts }), fds)
 }
 
 /// What the agent says to a call.
@@ -159,7 +170,7 @@ fn decide(number: i64) -> Answer {
     }
     match number {
         libc::SYS_mkdirat => Answer::Errno(libc::ENOMEDIUM),
-        libc::SYS_getppid => Answer::Value(PARENT),
+        libc::SYS_geteuid => Answer::Value(USER),
         _ => Answer::Continue,
     }
 }
