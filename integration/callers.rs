@@ -295,11 +295,12 @@ fn containerd_events() {
         let life = Life::new(GO_RUNC);
         life.replay(&[lines::CONTAINERD[1], lines::CONTAINERD[4]]);
         let events = life.call("events --interval=5s {id}").spawn();
-        // It follows the container when it has what tells of an OOM kill: an eventfd on v1, inotify on v2.
+        // It follows the container when it has what tells of an OOM kill: an eventfd on v1, on v2 inotify or the file itself.
         let fds = format!("/proc/{}/fd", events.pid());
         eventually("events follows the container", || {
             let links = fs::read_dir(&fds).into_iter().flatten().flatten().map(|fd| link(fd.path()));
-            links.into_iter().any(|link| link.contains("eventfd") || link.contains("inotify"))
+            let mut links = links.into_iter();
+            links.any(|link| ["eventfd", "inotify", "memory.events"].iter().any(|name| link.contains(name)))
         });
         life.replay(&[l("kill {id} 9", 0, By(ended))]);
         // containerd leaves at the end of the stream.
