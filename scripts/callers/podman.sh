@@ -18,6 +18,8 @@ runtime_supports_json = ["crun", "runc", "runtime"]
 runtime = ["/usr/local/bin/runtime"]
 END
 echo '{"default": [{"type": "insecureAcceptAnything"}]}' > /etc/containers/policy.json
+# Whose ids `--userns auto` takes.
+useradd -r containers
 printf 'containers:1000000:10000000\n' | tee /etc/subuid > /etc/subgid
 # Pods want an image for their first container; none is to be had from a registry.
 export INFRA="--infra-image $IMAGE --infra-command '/bin/sleep 1000000'"
