@@ -482,6 +482,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "rootless::a_configuration_for_root_is_refused_by_field", "the words name the kind of mapping, as of runc since 1.2", "runc's configs/validate since 1.2"),
     d("crun", "rootless::a_configuration_for_root_is_refused_by_field", "a user's container without a user namespace is refused", "runc's words"),
     d("runc", "rootless::a_seccomp_agent_gets_the_listener", "an exec of a user's has its agent", "config-linux.md:927; runc's own tests want root"),
+    d("runc", "rootless::a_seccomp_agent_needs_a_profile_that_lets_the_listener_be_sent", "the listener comes by sendmsg(2)", "ARCHITECTURE.md, The seccomp agent is connected to first"),
+    d("crun", "rootless::a_seccomp_agent_needs_a_profile_that_lets_the_listener_be_sent", "the listener comes by sendmsg(2)", "ARCHITECTURE.md, The seccomp agent is connected to first"),
     d("runc", "rootless::a_user_namespace_can_be_joined", "mappings of a joined user namespace need not be repeated", "config-linux.md, User namespace mappings"),
     d("crun", "rootless::a_user_namespace_can_be_joined", "the pid namespace of a joined user namespace is joined, too", "config-linux.md:34"),
     d("crun", "rootless::additional_groups_are_refused", "additional groups are refused where setgroups(2) is denied", "runc's words"),

@@ -576,6 +576,22 @@ fn a_seccomp_agent_gets_the_listener() {
 }
 
 #[test]
+fn a_seccomp_agent_needs_a_profile_that_lets_the_listener_be_sent() {
+    case(|| {
+        let mut bundle = rootless("true");
+        let agent = Agent::new(&bundle);
+        bundle.set("/linux/seccomp", seccomp_notify::profile(&agent.path, &["mkdir"]));
+        bundle.set("/linux/seccomp/syscalls/-", json!({"names": ["sendmsg"], "action": "SCMP_ACT_ERRNO"}));
+        let container = bundle.container();
+        let output = container.create().fails();
+        let words =
+            ["linux.seccomp: send the listener to the parent: operation not permitted (EPERM)", "allows sendmsg"];
+        assert!(words.iter().all(|words| output.stderr.contains(words)), "{output:?}");
+        container.nothing_left();
+    });
+}
+
+#[test]
 fn oom_score_is_raised_and_not_lowered() {
     case(|| {
         let own: i32 = text("/proc/self/oom_score_adj").trim().parse().unwrap();

@@ -111,6 +111,20 @@ fn hooks_in_the_container_have_no_listener() {
 }
 
 #[test]
+fn in_a_user_namespace() {
+    both(|no_new_privileges| {
+        let (mut bundle, agent) = answered(SCRIPT);
+        bundle.set("/process/noNewPrivileges", json!(no_new_privileges)).namespace("user", None);
+        for kind in ["uid", "gid"] {
+            let map = json!([{"containerID": 0, "hostID": 700_000, "size": 65536}]);
+            bundle.set(&format!("/linux/{kind}Mappings"), map);
+        }
+        felt(&bundle.container().run().ok().stdout);
+        drop(agent);
+    });
+}
+
+#[test]
 fn without_its_agent_a_call_is_not_there() {
     case(|| {
         let mut bundle = Bundle::sh("mkdir /tmp/new 2>&1; echo alive");
