@@ -191,3 +191,66 @@ fn one_that_was_killed_once_can_hold_a_container() {
             .ok();
     });
 }
+
+/// The dead one's cgroup is another's by now: of a container that got the same path.
+#[test]
+fn a_container_that_came_later_is_not_killed_for_the_dead_one() {
+    case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
+        let path = format!("{}-reused", cgroup_parent());
+        let container = || {
+            let mut bundle = Bundle::sh(WAITING);
+            bundle.set("/linux/cgroupsPath", json!(path));
+            bundle.container()
+        };
+        let (dead, later) = (container(), container());
+        let _io = dead.create_io();
+        dead.stop();
+        let mut io = later.create_io();
+        later.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        for options in [&["delete"][..], &["delete", "--force"]] {
+            let error = dead.command(options, &[]).fails().stderr;
+            assert!(!ours() || error.starts_with("container's cgroup is not empty: ["), "{error}");
+            assert_eq!(later.status(), "running");
+        }
+        later.stop();
+        later.command(&["delete"], &[]).ok();
+        dead.command(&["delete"], &[]).ok();
+        dead.nothing_left();
+        later.nothing_left();
+        let place = controller(if cgroup_v2() { "" } else { "pids" }).unwrap().join(&path[1..]);
+        assert!(!place.exists(), "{} is left", place.display());
+    });
+}
+
+#[test]
+fn a_paused_container_is_killed_there_too() {
+    case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
+        let existing = Existing::new("paused");
+        let container = existing.container(|_| ());
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let pid = container.pid();
+        container.command(&["pause"], &[]).ok();
+        container.command(&["kill"], &["KILL"]).ok();
+        crate::support::wait_for_end(pid);
+        container.command(&["delete"], &[]).ok();
+        container.nothing_left();
+        existing.all_there();
+        let container = existing.container(|_| ());
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        container.command(&["pause"], &[]).ok();
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+        existing.all_there();
+    });
+}

@@ -48,6 +48,18 @@ const PROPERTIES: &[&str] = &[
     "/linux/netDevices/enabled",
 ];
 
+/// An engine that filters what users may say goes by this list.
+#[test]
+fn annotations_that_act_are_listed() {
+    case(|| {
+        let document = document();
+        let listed = document["potentiallyUnsafeConfigAnnotations"].as_array().cloned().unwrap_or_default();
+        for name in ["org.systemd.property.", "run.oci.hooks.stdout", "run.oci.seccomp.receiver"] {
+            assert!(!ours() || listed.iter().any(|one| one == name), "{name} in {listed:?}");
+        }
+    });
+}
+
 #[test]
 fn nothing_is_unknown() {
     case(|| {

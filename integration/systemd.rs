@@ -174,6 +174,26 @@ fn limits_of_unified_are_properties() {
     });
 }
 
+/// What systemd takes only when a unit begins is no hindrance later; and it is not told less than the kernel is.
+#[test]
+#[ignore = "wants systemd"]
+fn updates_that_systemd_knows_in_part() {
+    case(|| {
+        let mut bundle = Bundle::sh(WAITING);
+        bundle.set("/linux/resources/unified", json!({"memory.oom.group": "1", "memory.max": "64M"}));
+        let container = bundle.container();
+        let _io = container.create_io();
+        has(&scope(&container), &["OOMPolicy=kill", "MemoryMax=67108864"]);
+        let group = container.cgroup("").unwrap();
+        let file = container.bundle.directory.join("resources");
+        fs::write(&file, json!({"unified": {"memory.oom.group": "0", "memory.max": "128M"}}).to_string()).unwrap();
+        container.command(&["update", "--resources", file.to_str().unwrap()], &[]).ok();
+        systemctl(["daemon-reload"]).ok();
+        assert_eq!(text(group.join("memory.max")), "134217728\n");
+        assert_eq!(text(group.join("memory.oom.group")), "0\n");
+    });
+}
+
 #[test]
 #[ignore = "wants systemd"]
 fn annotations_are_properties() {

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use message::Kind;
 pub(crate) use message::{Method, Value};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,8 @@ pub(crate) enum Failure {
     Protocol(&'static str),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{}", crate::error::Errno::from(*.0))]
+    Errno(#[from] rustix::io::Errno),
 }
 
 impl Failure {
@@ -44,6 +48,8 @@ pub(crate) struct Connection {
     /// What has come, and is not looked at.
     input: Vec<u8>,
     serial: u32,
+    /// Who has answered last: only its signals are believed. Any user of the bus can send some.
+    peer: Option<String>,
     /// Signals that came while an answer was awaited: member and arguments.
     signals: Vec<(String, Vec<Value>)>,
 }
@@ -52,9 +58,12 @@ impl Connection {
     /// Connects, and proves who we are by what the kernel tells of us (mechanism EXTERNAL without a name: then it is
     /// right in a user namespace too).
     pub(crate) fn open(socket: &Path) -> Result<Self, Failure> {
-        // Blocking: where many connect at once it waits, and is not told EAGAIN.
-        let stream = UnixStream::connect(socket)?;
-        let mut connection = Self { stream, input: Vec::new(), serial: 0, signals: Vec::new() };
+        // Blocking: where many connect at once it waits, and is not told EAGAIN; but not for ever.
+        let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        set_socket_timeout(&stream, Timeout::Send, Some(PATIENCE))?;
+        connect(&stream, &SocketAddrUnix::new(socket)?)?;
+        let stream = UnixStream::from(stream);
+        let mut connection = Self { stream, input: Vec::new(), serial: 0, peer: None, signals: Vec::new() };
         connection.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
         let deadline = Instant::now() + PATIENCE;
         for wanted in ["DATA", "OK"] {
@@ -79,6 +88,7 @@ impl Connection {
         loop {
             let message = self.next(deadline)?;
             if message.reply_to == Some(self.serial) {
+                self.peer = message.sender;
                 return match message.kind {
                     Kind::Error => Err(Failure::Remote {
                         name: message.error.unwrap_or_default(),
@@ -106,7 +116,7 @@ impl Connection {
     }
 
     fn keep(&mut self, message: message::Message) {
-        if let (Kind::Signal, Some(member)) = (message.kind, message.member) {
+        if let (Kind::Signal, true, Some(member)) = (message.kind, message.sender == self.peer, message.member) {
             self.signals.push((member, message.body));
         }
     }

@@ -1,7 +1,7 @@
 //! `delete`: undoes what `create` has done. Runs in: parent.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -105,7 +105,7 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
         Err(_) => Some(guess(proc, container)?),
     };
     if let Some(record) = &record {
-        empty(record)?;
+        empty(container, record)?;
         unmount(proc, record)?;
         record.cgroup.remove(PATIENCE)?;
         // After the processes are gone: those left in a group that is removed would go to the default one.
@@ -135,10 +135,17 @@ fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
     Record::new(&container.id, proc, layout.place(None, &container.id).unwrap_or_else(|_| layout.none()))
 }
 
-/// Kills what is still in the cgroup: processes without a pid namespace, or of an exec.
-fn empty(record: &Record) -> Result<()> {
+/// How long processes of an `exec` that has not reached the pid namespace may need to notice that it is gone.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+
+/// Kills what is still in the cgroup: processes without a pid namespace, or of a `create` that did not come to its end.
+fn empty(container: &Container, record: &Record) -> Result<()> {
+    // With the init of a pid namespace all its processes are gone. Whoever is in the cgroup now is another's: of a container
+    // that was given the same path meanwhile, or of a unit that has the same name.
+    if record.own_pid_namespace && matches!(container.init(), Ok(Some(_))) {
+        return if record.cgroup.is_all_own() { record.cgroup.wait_until_empty(STRAGGLERS) } else { Ok(()) };
+    }
     if record.own_pid_namespace && !record.cgroup.is_all_own() {
-        // All processes of the container are gone with its init; who is in a cgroup that was there before is another's.
         return Ok(());
     }
     record.cgroup.empty(PATIENCE)

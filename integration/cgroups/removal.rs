@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Io, case, cgroups_of, text};
+use crate::support::{Bundle, Container, Io, case, cgroup_v2, cgroups_of, text};
 
 /// A container of three processes, with or without a pid namespace of its own.
 fn three(own_pid_namespace: bool) -> (Container, Io) {
@@ -130,5 +130,27 @@ fn a_fork_bomb_is_removed() {
         assert_eq!(io.stdout.next(), "ready");
         container.command(&["delete", "--force"], &[]).ok();
         container.nothing_left();
+    });
+}
+
+/// As systemd does, which removes the whole tree of a scope as soon as it is empty.
+#[test]
+fn somebody_else_removes_the_same_tree() {
+    case(|| {
+        for _ in 0..5 {
+            let (container, _io) = Container::running();
+            let Some(top) = container.cgroup(if cgroup_v2() { "" } else { "pids" }) else { return };
+            for number in 0..300 {
+                fs::create_dir_all(top.join(format!("a/{number}/b"))).unwrap();
+            }
+            container.stop();
+            let delete = container.call(["delete", &container.id]).spawn();
+            for number in (0..300).rev() {
+                let _ = fs::remove_dir(top.join(format!("a/{number}/b")));
+                let _ = fs::remove_dir(top.join(format!("a/{number}")));
+            }
+            delete.wait().ok();
+            container.nothing_left();
+        }
     });
 }

@@ -23,18 +23,27 @@ pub(super) fn make_dir(dir: &Path) -> rustix::io::Result<bool> {
     }
 }
 
+/// How often a removal begins anew because somebody else, such as systemd, removes the same tree.
+const ROUNDS: u32 = 100;
+
 pub(super) fn remove_tree(dir: &Path) -> rustix::io::Result<()> {
-    match rustix::fs::rmdir(dir) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        // EBUSY: processes or children; ENOTEMPTY is not cgroupfs' word, but costs nothing to accept.
-        Err(Errno::BUSY | Errno::NOTEMPTY) => {}
-        Err(errno) => return Err(errno),
+    for _ in 0..ROUNDS {
+        match rustix::fs::rmdir(dir) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            // EBUSY: processes or children; ENOTEMPTY is not cgroupfs' word, but costs nothing to accept.
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {}
+            Err(errno) => return Err(errno),
+        }
+        match open_dir(dir).and_then(remove_below) {
+            Ok(()) => match rustix::fs::rmdir(dir) {
+                Err(Errno::NOENT) => return Ok(()),
+                result => return result,
+            },
+            Err(Errno::NOENT | Errno::NODEV) => {}
+            Err(errno) => return Err(errno),
+        }
     }
-    remove_below(open_dir(dir)?)?;
-    match rustix::fs::rmdir(dir) {
-        Err(Errno::NOENT) => Ok(()),
-        result => result,
-    }
+    Err(Errno::BUSY)
 }
 
 /// Removes all below a directory, the deepest first; one descriptor at a time, because a container may have made more

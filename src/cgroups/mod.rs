@@ -275,6 +275,24 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Waits until there is no process, and kills none. That there are some is an error, and changes nothing.
+    pub(crate) fn wait_until_empty(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let pids = self.processes();
+            let Some(dir) = self.dirs.values().next().filter(|_| !pids.is_empty()) else { return Ok(()) };
+            if Instant::now() >= deadline {
+                let text = format!("container's cgroup is not empty: {pids:?} in {}", dir.display());
+                return Err(Error::new(text).hint("they are not the container's: another one may have the same cgroup"));
+            }
+            match self.own_unified().map(|dir| wait_for(dir, "populated 0", deadline)) {
+                Some(Ok(true)) => {}
+                _ => pause = sleep_longer(pause),
+            }
+        }
+    }
+
     /// Where the kernel tells that the container's last process is gone.
     fn own_unified(&self) -> Option<&Path> {
         self.unified().filter(|dir| self.is_own(dir))

@@ -59,7 +59,7 @@ impl Manager {
                 interface: "org.freedesktop.DBus",
                 member,
             };
-            let rule = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
+            let rule = "type='signal',sender='org.freedesktop.systemd1',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
             connection.call(&bus("Hello"), &[]).map_err(failed)?;
             connection.call(&bus("AddMatch"), &[Value::Str(rule.to_owned())]).map_err(failed)?;
         }
@@ -117,9 +117,10 @@ impl Manager {
 
     /// Makes the unit. As long as the answer lives, there is a process in it. `asked` are the properties of annotations.
     fn start(&mut self, unit: &Unit, version: Version, asked: &[Property], limits: Vec<Property>) -> Result<Holder> {
-        let holder = Holder::new()?;
+        let mut holder = Some(Holder::new()?);
+        let pid = holder.as_ref().map_or(0, |holder| holder.pid);
         let name = Name { unit: unit.name.clone(), slice: unit.slice.clone() };
-        let mut properties = properties::of_unit(&name, version, holder.pid);
+        let mut properties = properties::of_unit(&name, version, pid);
         properties.extend(asked.iter().cloned().chain(limits));
         let arguments = [
             Value::Str(unit.name.clone()),
@@ -134,13 +135,22 @@ impl Manager {
             self.reset_failed(unit);
             result = self.job("StartTransientUnit", &arguments);
         }
-        match result {
-            Ok(done) if done == "done" => Ok(holder),
-            Ok(other) => Err(Error::at("linux.cgroupsPath", format!("{}: the job's result is {other:?}", what()))),
-            Err(failure) if failure.is(UNIT_EXISTS) => Err(Error::at("linux.cgroupsPath", what())
+        if !matches!(&result, Ok(done) if done == "done") && !matches!(&result, Err(failure) if failure.is(UNIT_EXISTS))
+        {
+            drop(holder.take());
+            // Not waited for: it may be what does not come to an end.
+            let _ = self.call("StopUnit", &[Value::Str(unit.name.clone()), Value::Str("replace".to_owned())]);
+            self.reset_failed(unit);
+        }
+        match (result, holder) {
+            (Ok(_), Some(holder)) => Ok(holder),
+            (Ok(other), None) => {
+                Err(Error::at("linux.cgroupsPath", format!("{}: the job's result is {other:?}", what())))
+            }
+            (Err(failure), _) if failure.is(UNIT_EXISTS) => Err(Error::at("linux.cgroupsPath", what())
                 .kernel(failure.to_string())
                 .hint(format!("another container may have it: systemctl status {}", unit.name))),
-            Err(failure) => {
+            (Err(failure), _) => {
                 // It names the property that it does not know, or whose value it does not take.
                 let text = failure.to_string();
                 let named =
@@ -195,14 +205,20 @@ impl Cgroup {
         let mut limits = properties::of_settings(settings, &|_| None, &mut || manager.version());
         // mknod is always on that list, and a container's init needs no more of the devices.
         limits.extend(properties::of_devices(rules));
-        manager.start(unit, self.version, asked, limits).map(Some)
+        let holder = manager.start(unit, self.version, asked, limits)?;
+        // The child would be cloned into whatever is there.
+        let place = self.dirs.iter().find(|(controllers, _)| controllers.is_empty() || *controllers == "name=systemd");
+        match place {
+            Some((_, dir)) if !dir.is_dir() => Err(failed_place(unit, dir)),
+            _ => Ok(Some(holder)),
+        }
     }
 
     /// Gives the limit of processes of a scope room for so many others: its holder would take the place of init where the
     /// limit is 1. Init waits for us until the holder is gone.
     pub(crate) fn make_room(&self, settings: &[Setting], others: u64) -> Result<()> {
         for setting in settings.iter().filter(|setting| self.unit.is_some() && setting.file == "pids.max") {
-            if let Ok(limit) = setting.value.parse::<u64>() {
+            if let Ok(limit) = setting.value.trim().parse::<u64>() {
                 self.apply_one(&Setting { value: limit.saturating_add(others).to_string(), ..setting.clone() })?;
             }
         }
@@ -239,6 +255,12 @@ impl Unit {
     pub(super) fn set_devices(&self, rules: &[devices::Rule]) -> Result<()> {
         self.manager()?.set(self, properties::of_devices(rules))
     }
+}
+
+fn failed_place(unit: &Unit, dir: &Path) -> Error {
+    let text = format!("start unit {}: systemd has not made {}", unit.name, dir.display());
+    Error::at("linux.cgroupsPath", text)
+        .hint("it may have put the unit into another slice: systemctl show -p ControlGroup")
 }
 
 fn value(properties: Vec<Property>) -> Value {

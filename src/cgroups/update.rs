@@ -35,7 +35,9 @@ impl Cgroup {
     fn tell(&self, settings: &[Setting]) -> Result<()> {
         let Some(unit) = self.unit.as_ref().filter(|_| !settings.is_empty()) else { return Ok(()) };
         let mut manager = unit.manager()?;
-        let properties = of_settings(settings, &|file| self.text(file), &mut || manager.version());
+        let mut properties = of_settings(settings, &|file| self.text(file), &mut || manager.version());
+        // Of a unit that runs it cannot be changed.
+        properties.retain(|(name, _)| name != "OOMPolicy");
         manager.set(unit, properties)
     }
 
@@ -76,6 +78,8 @@ impl Cgroup {
         let unit = self.unit.as_ref();
         unit.map_or(Ok(()), |unit| unit.set_devices(to))?;
         let changed = match self.needed()?.version {
+            // There is one list for systemd and us, which it has just written anew.
+            Version::V1 if unit.is_some() => v1::apply_devices(self, to),
             Version::V1 => v1::change_devices(self, from, to),
             Version::V2 => v2::change_devices(self, to),
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Cgroup, devices, freezer, read_file, write_file};
+use super::{Cgroup, devices, freezer, is_frozen, read_file, write_file};
 use crate::error::{Error, Result};
 
 /// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
@@ -62,15 +62,16 @@ fn write_device(dir: &Path, allow: bool, line: &str) -> Result<()> {
 }
 
 /// Kills all processes: freezes them first, so that none can fork away between the listing and the signals, and thaws
-/// at the end, since a frozen process dies only when it runs again.
+/// at the end, since a frozen process dies only when it runs again. Others, in a cgroup that was there before, are not frozen;
+/// what `pause` has frozen is thawed there, too.
 pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
-    let freezer = cgroup.dir("freezer").filter(|dir| cgroup.is_own(dir) && dir.exists());
-    if let Some(dir) = freezer {
+    let freezer = cgroup.dir("freezer").filter(|dir| dir.exists());
+    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir)) {
         // Not fatal: without it only a fork bomb could win the race, and removal tries again.
         let _ = write_file(dir, "freezer.state", b"FROZEN");
     }
     let killed = cgroup.kill_each();
-    if let Some(dir) = freezer {
+    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir)) {
         freezer::thaw_v1(dir)?;
     }
     killed

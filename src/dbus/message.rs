@@ -156,6 +156,8 @@ pub(crate) struct Message {
     pub(crate) member: Option<String>,
     /// Of an error.
     pub(crate) error: Option<String>,
+    /// The name on the bus of whoever has sent it: the bus vouches for it.
+    pub(crate) sender: Option<String>,
     pub(crate) body: Vec<Value>,
 }
 
@@ -175,6 +177,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 /// A method call. The serial is not 0.
@@ -224,7 +227,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Message, usize)>, &'static st
         4 => Kind::Signal,
         _ => return Err("a message of an unknown type"),
     };
-    let mut message = Message { kind, reply_to: None, member: None, error: None, body: Vec::new() };
+    let mut message = Message { kind, reply_to: None, member: None, error: None, sender: None, body: Vec::new() };
     let mut reader = Reader { bytes, at: 12 };
     let Value::Array(_, fields) = reader.value("a(yv)", 0)? else { return Err("a header that is no array") };
     let mut types = String::new();
@@ -234,6 +237,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Message, usize)>, &'static st
         match (*code, value.as_ref()) {
             (MEMBER, Value::Str(text)) => message.member = Some(text.clone()),
             (ERROR_NAME, Value::Str(text)) => message.error = Some(text.clone()),
+            (SENDER, Value::Str(text)) => message.sender = Some(text.clone()),
             (REPLY_SERIAL, Value::U32(serial)) => message.reply_to = Some(*serial),
             (SIGNATURE, Value::Signature(text)) => types.clone_from(text),
             _ => {}

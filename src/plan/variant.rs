@@ -9,7 +9,10 @@ use crate::cgroups::Property;
 use crate::dbus::Value;
 use crate::error::{Error, Result};
 
-const PREFIX: &str = "org.systemd.property.";
+pub(super) const PREFIX: &str = "org.systemd.property.";
+
+/// What would make the unit another one than the container's, or put other processes into it.
+const OURS: &[&str] = &["Controller", "Delegate", "DelegateControllers", "DelegateSubgroup", "PIDFDs", "PIDs", "Slice"];
 
 /// The properties that annotations ask for.
 pub(super) fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>> {
@@ -20,6 +23,9 @@ pub(super) fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<P
             return Err(at(
                 "is not the name of a property of a systemd unit: at least 3 letters, and only letters".into()
             ));
+        }
+        if OURS.contains(&name) {
+            return Err(at("is for the runtime to say".into()).hint("the slice is the first part of linux.cgroupsPath"));
         }
         let value = parse(text).ok_or_else(|| {
             at(format!("{text:?} is no value in GVariant's text format")).hint("for example 'text', true, uint64 5")
@@ -108,7 +114,8 @@ impl<'a> Parser<'a> {
     fn any(&mut self, wanted: Option<&str>) -> Option<Value> {
         if self.eat('@') {
             let signature = self.word(|c| !c.is_whitespace());
-            return self.value(Some(signature));
+            let rest = skip_type(signature, 0)?;
+            return if rest.is_empty() { self.value(Some(signature)) } else { None };
         }
         if self.eat('[') {
             return self.array(wanted.map(|wanted| wanted.strip_prefix('a').ok_or(())).transpose().ok()?);
@@ -123,7 +130,9 @@ impl<'a> Parser<'a> {
                 }
             }
             let value = Value::Struct(fields);
-            return Some(value).filter(|value| wanted.is_none_or(|wanted| wanted == value.signature()));
+            return Some(value)
+                .filter(|value| *value != Value::Struct(Vec::new()))
+                .filter(|value| wanted.is_none_or(|wanted| wanted == value.signature()));
         }
         if self.eat('<') {
             let value = self.value(None)?;
@@ -183,6 +192,24 @@ impl<'a> Parser<'a> {
             }
         }
         None
+    }
+}
+
+/// What comes after the first complete type of a signature.
+fn skip_type(signature: &str, depth: u32) -> Option<&str> {
+    let (first, rest) = (signature.bytes().next()?, signature.get(1..)?);
+    match first {
+        _ if depth > 16 => None,
+        b'a' => skip_type(rest, depth.saturating_add(1)),
+        b'(' => {
+            let mut rest = skip_type(rest, depth.saturating_add(1))?;
+            while !rest.starts_with(')') {
+                rest = skip_type(rest, depth.saturating_add(1))?;
+            }
+            rest.get(1..)
+        }
+        first if b"ybnqiuxtdsogv".contains(&first) => Some(rest),
+        _ => None,
     }
 }
 
@@ -259,6 +286,12 @@ mod tests {
             &deep,
             "<1",
             "@as 1",
+            "@a []",
+            "@a{sv []",
+            "@z 1",
+            "@as(",
+            "@ss 'a'",
+            "()",
         ] {
             assert_eq!(parse(text), None, "{text}");
         }
@@ -274,6 +307,7 @@ mod tests {
         assert_eq!(of("TimeoutStopUSec", "uint64 2"), Ok(vec![("TimeoutStopUSec".into(), Value::U64(2))]));
         let field = "annotations[\"org.systemd.property.TimeoutStopSec\"]";
         assert_eq!(of("TimeoutStopSec", "'x'"), Err(format!("{field}: \"'x'\" is no number of seconds")));
+        assert!(of("PIDs", "[uint32 1]").is_err() && of("Slice", "'a.slice'").is_err());
         assert!(of("A-B", "true").is_err() && of("Ab", "true").is_err() && of("", "true").is_err());
         assert_eq!(properties(&BTreeMap::from([("org.systemd".to_owned(), "x".to_owned())])).unwrap(), Vec::new());
     }

@@ -113,6 +113,10 @@ pub(crate) fn of_settings(
             "memory.low" => properties.extend(found("MemoryLow", number())),
             "memory.min" => properties.extend(found("MemoryMin", number())),
             "memory.swap.max" => properties.extend(found("MemorySwapMax", number())),
+            "memory.zswap.max" if version() >= 253 => properties.extend(found("MemoryZSwapMax", number())),
+            "memory.zswap.writeback" if version() >= 256 => {
+                properties.push(("MemoryZSwapWriteback".to_owned(), Value::Bool(value == "1")));
+            }
             "memory.limit_in_bytes" => properties.extend(found("MemoryLimit", number())),
             "memory.oom.group" if version() >= 253 => {
                 let policy = if value == "1" { "kill" } else { "continue" };
@@ -123,6 +127,11 @@ pub(crate) fn of_settings(
             // The weight of an idle cgroup.
             "cpu.idle" if value == "1" && version() >= 252 => {
                 properties.push(("CPUWeight".to_owned(), Value::U64(0)));
+            }
+            // Idle no more: the weight that is in force again.
+            "cpu.idle" if value == "0" => {
+                let weight = current("cpu.weight").and_then(|text| limit(text.trim())).filter(|weight| *weight > 0);
+                properties.extend(found("CPUWeight", weight.map(Value::U64)));
             }
             "cpu.shares" => properties.extend(found("CPUShares", number())),
             "cpu.max" => {
@@ -162,9 +171,22 @@ fn of(settings: &[Setting], file: &str) -> Option<String> {
     settings.iter().rev().find(|setting| setting.file == file).map(|setting| setting.value.trim().to_owned())
 }
 
-/// A number, or no limit, which is `max` or -1 for the kernel and all bits for systemd.
+/// A number, with a suffix of the kernel's memparse (K, M, G, ...); or no limit, which is `max` or -1 for the kernel and all
+/// bits for systemd.
 fn limit(text: &str) -> Option<u64> {
-    if text == "max" || text == "-1" { Some(u64::MAX) } else { text.parse().ok() }
+    if text == "max" || text == "-1" {
+        return Some(u64::MAX);
+    }
+    let (digits, suffix) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let shift = match suffix {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        "T" | "t" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// systemd counts a quota by the second of time, in steps of 10 ms, and would cut the rest off.
@@ -183,18 +205,21 @@ fn quota(quota: Option<&str>, period: Option<&str>) -> Vec<Property> {
     [property("CPUQuotaPerSecUSec", per_second), property("CPUQuotaPeriodUSec", period)].into_iter().flatten().collect()
 }
 
-/// `0-2,5` as the bytes of a mask, the lowest bits first.
+/// `0-2,5` as the bytes of a mask, the lowest bits first. `0-7:2/4` are the first 2 of each 4 (cpuset(7), List format).
 fn bitmask(list: &str) -> Option<Value> {
     // More processors than any kernel has: the list is not yet checked by one.
     const MOST: usize = 1 << 16;
     let mut mask: Vec<u8> = Vec::new();
     for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
+        let (range, stride) = range.split_once(':').map_or((range, None), |(range, stride)| (range, Some(stride)));
+        let (used, group) = stride.map_or(Some(("1", "1")), |stride| stride.split_once('/'))?;
+        let (used, group): (usize, usize) = (used.parse().ok()?, group.parse().ok().filter(|group| *group > 0)?);
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
         if last >= MOST {
             return None;
         }
-        for bit in first..=last {
+        for bit in (first..=last).filter(|bit| (bit - first) % group < used) {
             mask.resize(mask.len().max(bit / 8 + 1), 0);
             *mask.get_mut(bit / 8)? |= 1 << (bit % 8);
         }

@@ -169,3 +169,20 @@ fn devices_are_a_list_where_they_can_be_one() {
         assert_eq!((open.len(), texts(&open)), (2, vec![]));
     }
 }
+
+#[test]
+fn values_are_read_as_the_kernel_reads_them() {
+    let of = |resources| of_json(Version::V2, resources, 257);
+    assert_eq!(of(r#"{"unified": {"memory.max": "512M"}}"#), [number("MemoryMax", 512 << 20)]);
+    assert_eq!(of(r#"{"unified": {"memory.zswap.max": "1k"}}"#), [number("MemoryZSwapMax", 1024)]);
+    assert_eq!(
+        of(r#"{"unified": {"memory.zswap.writeback": "0"}}"#),
+        [("MemoryZSwapWriteback".to_owned(), Value::Bool(false))]
+    );
+    assert_eq!(of(r#"{"cpu": {"cpus": "0-10:2/4"}}"#), [mask("AllowedCPUs", &[0b0011_0011, 0b11])]);
+    // Idle no more: the weight is told again.
+    let resources: LinuxResources = serde_json::from_str(r#"{"cpu": {"idle": 0}}"#).unwrap();
+    let settings = crate::cgroups::settings::v2(&resources).unwrap();
+    let now = |file: &str| (file == "cpu.weight").then(|| "77\n".to_owned());
+    assert_eq!(of_settings(&settings, &now, &mut || 257), [number("CPUWeight", 77)]);
+}
