@@ -242,6 +242,8 @@ impl Cgroup {
         }
         match self.version {
             Version::V1 => v1::kill(self),
+            // A frozen process of v2 dies as it is; but the cgroup that stays would be frozen for whoever comes next.
+            Version::V2 if self.is_frozen() => self.kill_each().and_then(|()| self.thaw()),
             Version::V2 => self.kill_each(),
         }
     }
