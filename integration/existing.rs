@@ -211,6 +211,8 @@ fn a_container_that_came_later_is_not_killed_for_the_dead_one() {
         let mut io = later.create_io();
         later.start().ok();
         assert_eq!(io.stdout.next(), "ready");
+        assert_eq!(dead.command(&["ps", "--format", "json"], &[]).ok().stdout.trim(), "[]");
+        dead.command(&["kill", "--all"], &["KILL"]).ok();
         for options in [&["delete"][..], &["delete", "--force"]] {
             let error = dead.command(options, &[]).fails().stderr;
             assert!(!ours() || error.starts_with("container's cgroup is not empty: ["), "{error}");

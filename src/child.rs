@@ -64,9 +64,9 @@ pub(crate) fn spawn(
         .ok_or_else(|| Error::at("linux.namespaces", "create the namespaces"))
 }
 
-/// None: the child has to join the unified hierarchy by itself, or to report that it cannot. Either there is no clone3 here,
-/// only clone; or a user may not move a process that far; or the kernel has killed the child at its birth: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that
-/// came during the clone.
+/// None: the child has to join the unified hierarchy by itself, or to report that it cannot. Either there is no clone3
+/// here, only clone; or a user may not move a process that far; or the kernel has killed the child at its birth: Linux 6.18
+/// takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that came during the clone.
 fn attempt(
     into: Option<BorrowedFd<'_>>,
     flags: i32,
@@ -323,8 +323,7 @@ impl Supervisor<'_> {
                     if fault.is_hooks() {
                         self.rollback.poststop(self.plan, self.state, self.bundle);
                     }
-                    let error = plan::explain(self.plan, &fault);
-                    return Err(if self.plan.is_exec() { error } else { self.cgroup.blame_memory(error) });
+                    return Err(plan::explain(self.plan, &fault));
                 }
                 Ok(Message::End) => return Err(self.died(&pidfd, None)),
                 Err(errno) => return Err(self.died(&pidfd, Some(errno))),

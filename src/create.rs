@@ -224,7 +224,7 @@ fn carry_out(
     let manager = opened.manager.as_mut();
     let holder = record.cgroup.start_unit(manager, &plan.unit_properties, &plan.settings, &plan.device_rules)?;
     let made = record.cgroup.create();
-    rollback.cgroup(&record.cgroup);
+    rollback.cgroup(&record.cgroup, &plan.settings);
     made?;
     for dir in record.cgroup.dirs.values() {
         log.debug(format_args!("cgroup {} is made", dir.display()));

@@ -105,7 +105,7 @@ pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
         Err(_) => Some(guess(proc, container)?),
     };
     if let Some(record) = &record {
-        empty(container, record)?;
+        empty(proc, container, record)?;
         unmount(proc, record)?;
         record.cgroup.remove(PATIENCE)?;
         // After the processes are gone: those left in a group that is removed would go to the default one.
@@ -139,10 +139,8 @@ fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
 /// Kills what is still in the cgroup: processes without a pid namespace, or of a `create` that did not come to its end.
-fn empty(container: &Container, record: &Record) -> Result<()> {
-    // With the init of a pid namespace all its processes are gone. Whoever is in the cgroup now is another's: of a container
-    // that was given the same path meanwhile, or of a unit that has the same name.
-    if record.own_pid_namespace && matches!(container.init(), Ok(Some(_))) {
+fn empty(proc: &OwnedFd, container: &Container, record: &Record) -> Result<()> {
+    if container.is_over(proc, record).unwrap_or(false) {
         return if record.cgroup.is_all_own() { record.cgroup.wait_until_empty(STRAGGLERS) } else { Ok(()) };
     }
     if record.own_pid_namespace && !record.cgroup.is_all_own() {

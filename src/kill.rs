@@ -19,6 +19,9 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     let (status, process) = container.status(&proc)?;
     let record = container.record()?;
     if let (true, Some(record)) = (all, &record) {
+        if container.is_over(&proc, record)? {
+            return Ok(());
+        }
         if signal == libc::SIGKILL && !record.cgroup.dirs.is_empty() {
             return record.cgroup.kill();
         }

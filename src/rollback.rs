@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cgroups::Cgroup;
+use crate::cgroups::{Cgroup, Setting};
 use crate::child::reap;
 use crate::create::run_hooks;
 use crate::error::{Error, Result};
@@ -23,7 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// The things made so far.
 pub(crate) struct Rollback {
     container: Option<Rc<Container>>,
-    cgroup: Option<Cgroup>,
+    /// And what is set in it.
+    cgroup: Option<(Cgroup, Vec<Setting>)>,
     /// Of a container without a mount namespace of its own.
     mounts: Option<Record>,
     rdt: Option<rdt::Groups>,
@@ -67,8 +68,8 @@ impl Rollback {
     }
 
     /// The cgroup's directories.
-    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup) {
-        self.cgroup = Some(cgroup.clone());
+    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup, settings: &[Setting]) {
+        self.cgroup = Some((cgroup.clone(), settings.to_vec()));
     }
 
     /// The groups of resctrl.
@@ -107,7 +108,10 @@ impl Rollback {
 
     /// Undoes everything. What cannot be undone is added to the error.
     pub(crate) fn undo(self, error: Error) -> Error {
-        let mut error = error;
+        let mut error = match &self.cgroup {
+            Some((cgroup, settings)) => cgroup.blame_memory(error, settings),
+            None => error,
+        };
         let mut check = |result: Result<()>| {
             if let Err(failure) = result {
                 error = std::mem::replace(&mut error, Error::new("")).undo(&failure);
@@ -126,7 +130,7 @@ impl Rollback {
         if let Some(record) = &self.mounts {
             check(host::open_proc().and_then(|proc| unmount(&proc, record)));
         }
-        if let Some(cgroup) = &self.cgroup {
+        if let Some((cgroup, _)) = &self.cgroup {
             // A hook may have left a process in it.
             if cgroup.is_all_own() {
                 check(cgroup.empty(PATIENCE));

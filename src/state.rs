@@ -117,9 +117,19 @@ impl Container {
         Ok((status, Some(process)))
     }
 
+    /// Whether all its processes are gone, as they are with the init of a pid namespace. Whoever is in its cgroup then is
+    /// another's: of a container that was given the same path meanwhile, or of a unit that has the same name.
+    pub(crate) fn is_over(&self, proc: impl AsFd, record: &Record) -> Result<bool> {
+        let Some(init) = self.init()?.filter(|_| record.own_pid_namespace) else { return Ok(false) };
+        Ok(self.init_process(proc, record, &init)?.is_none())
+    }
+
     /// The pids of all processes: those of its cgroup. Where it has none, those of its pid namespace, if that is its own.
     pub(crate) fn processes(&self, proc: impl AsFd) -> Result<Vec<i32>> {
         let Some(record) = self.record()? else { return Ok(Vec::new()) };
+        if self.is_over(&proc, &record)? {
+            return Ok(Vec::new());
+        }
         if !record.cgroup.is_none() || !record.own_pid_namespace {
             return record.cgroup.needed().map(Cgroup::processes);
         }

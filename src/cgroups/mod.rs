@@ -30,7 +30,7 @@ use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_
 pub(crate) use join::Join;
 pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::OomWatch;
-use settings::Setting;
+pub(crate) use settings::Setting;
 pub(crate) use stats::Stats;
 pub(crate) use systemd::{Manager, Property, Unit};
 

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::files::oom_kills;
-use super::{Cgroup, Version, read_file, write_file};
+use super::{Cgroup, Setting, Version, read_file, write_file};
 use crate::error::{Error, Result};
 
 /// What the kernel tells of a cgroup's memory, until the cgroup is removed.
@@ -33,11 +33,17 @@ impl Cgroup {
         oom_kills(&read_file(dir, file).unwrap_or_default())
     }
 
-    /// What the kernel refuses at the limit of memory has errnos that tell nothing.
-    pub(crate) fn blame_memory(&self, error: Error) -> Error {
+    /// What the kernel refuses at the limit of memory has errnos that tell nothing, and what it kills may take the cgroup
+    /// with it.
+    pub(crate) fn blame_memory(&self, error: Error, settings: &[Setting]) -> Error {
         let may_be = matches!(error.raw_errno(), Some(libc::ENOMEM | libc::EINVAL | libc::EFAULT));
         if may_be && self.has_met_memory_limit() {
             return error.hint("linux.resources.memory.limit may be too low: the container has come to it");
+        }
+        // systemd ends a scope with its last process. Then nobody can say how many were killed.
+        let ended = self.unit.is_some() && self.dir("memory").is_some_and(|dir| !dir.exists());
+        if ended && settings.iter().any(|setting| setting.field == "linux.resources.memory.limit") {
+            return error.hint("linux.resources.memory.limit may be too low: all processes of the scope were killed");
         }
         error
     }

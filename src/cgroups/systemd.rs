@@ -135,8 +135,12 @@ impl Manager {
             self.reset_failed(unit);
             result = self.job("StartTransientUnit", &arguments);
         }
-        if !matches!(&result, Ok(done) if done == "done") && !matches!(&result, Err(failure) if failure.is(UNIT_EXISTS))
-        {
+        // Where systemd refuses the call there is no unit of ours, but there may be another's.
+        let begun = match &result {
+            Ok(done) => done != "done",
+            Err(failure) => matches!(failure, Failure::Timeout),
+        };
+        if begun {
             drop(holder.take());
             // Not waited for: it may be what does not come to an end.
             let _ = self.call("StopUnit", &[Value::Str(unit.name.clone()), Value::Str("replace".to_owned())]);

@@ -76,17 +76,26 @@ impl Cgroup {
     /// Goes from one list of device rules to another, without a moment in which what both allow is denied.
     pub(crate) fn change_devices(&self, from: &[devices::Rule], to: &[devices::Rule]) -> Result<()> {
         let unit = self.unit.as_ref();
-        unit.map_or(Ok(()), |unit| unit.set_devices(to))?;
-        let changed = match self.needed()?.version {
-            // There is one list for systemd and us, which it has just written anew.
-            Version::V1 if unit.is_some() => v1::apply_devices(self, to),
-            Version::V1 => v1::change_devices(self, from, to),
-            Version::V2 => v2::change_devices(self, to),
+        // There systemd and we have one list, which it empties first. Nobody opens a device meanwhile.
+        let can_halt = self.needed()?.version == Version::V1 && self.dir("freezer").is_some();
+        let halt = can_halt && unit.is_some() && !self.is_frozen();
+        if halt {
+            self.freeze()?;
+        }
+        let set = |from, to| {
+            unit.map_or(Ok(()), |unit| unit.set_devices(to))?;
+            match self.version {
+                Version::V1 if unit.is_some() => v1::apply_devices(self, to),
+                Version::V1 => v1::change_devices(self, from, to),
+                Version::V2 => v2::change_devices(self, to),
+            }
         };
-        changed.map_err(|error| match unit.map_or(Ok(()), |unit| unit.set_devices(from)) {
+        let changed = set(from, to).map_err(|error| match unit.map_or(Ok(()), |_| set(to, from)) {
             Ok(()) => error,
             Err(failure) => error.undo(&failure),
-        })
+        });
+        let thawed = if halt { self.thaw() } else { Ok(()) };
+        changed.and(thawed)
     }
 }
 
