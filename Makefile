@@ -29,7 +29,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 # On two cores, targets side by side only disturb each other.
 .NOTPARALLEL:
-.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-rootless conformance peer-tests peer-tests-guest callers bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless conformance peer-tests peer-tests-guest callers bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,7 +45,7 @@ check: ## formatting, lints, documentation, the forbidden arrows between rooms, 
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
 
-test: unit integration guest guest-selinux guest-systemd guest-rootless ## unit and integration tests here, then in four guests: cgroup v2, SELinux, systemd as root and not (root)
+test: unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless ## unit and integration tests here, then in five guests: cgroup v2, SELinux, systemd with v2, with v1, and not as root (root)
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
 
 unit:
@@ -80,6 +80,11 @@ guest-systemd: ## the integration tests with --systemd-cgroup, in a guest where 
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS=--systemd GUEST_LOG=guest-systemd GUEST_ENV="$(SYSTEMD_ENV)" \
 	  TEST_ARGS="--include-ignored --skip user_session:: $(TEST_ARGS)"
+
+guest-legacy: ## the tests systemd:: in such a guest, where systemd has cgroup v1 (root)
+	@scripts/setup.sh guest-systemd
+	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --legacy" GUEST_LOG=guest-legacy GUEST_ENV="$(SYSTEMD_ENV)" \
+	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),systemd::)"
 
 guest-rootless: ## the tests user_session:: in such a guest, by an unprivileged user with a systemd of its own
 	@scripts/setup.sh guest-systemd

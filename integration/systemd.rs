@@ -1,6 +1,6 @@
 //! Cgroups that systemd makes: scopes, their properties, and what happens when somebody else acts on them.
 //!
-//! Where systemd is not process 1 these tests are ignored; `make guest-systemd` runs them.
+//! Where systemd is not process 1 these tests are ignored; `make guest-systemd` and, with cgroup v1, `make guest-legacy` run them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bundle, Call, Container, Io, Output, WAITING, busybox, case, eventually, ours, peer, runtime, skip, text,
-    wait_for_end,
+    Bundle, Call, Container, Io, Output, WAITING, busybox, case, cgroup_v2, eventually, ours, peer, runtime, skip,
+    text, wait_for_end,
 };
 
 fn systemctl<const N: usize>(args: [&str; N]) -> Output {
@@ -65,9 +65,16 @@ fn delete_by_force(container: &Container) {
     all_gone(container);
 }
 
-/// The path of a process' cgroup.
+/// The hierarchy in which systemd keeps its units.
+fn own_hierarchy() -> &'static str {
+    if cgroup_v2() { "" } else { "name=systemd" }
+}
+
+/// The path of a process' cgroup there.
 fn place(pid: u32) -> String {
-    text(format!("/proc/{pid}/cgroup")).trim().strip_prefix("0::").unwrap().to_owned()
+    let text = text(format!("/proc/{pid}/cgroup"));
+    let mark = format!(":{}:", own_hierarchy());
+    text.lines().find_map(|line| line.split_once(&mark)).unwrap().1.to_owned()
 }
 
 // ---------------------------------------------------------------------------------------------- properties
@@ -93,7 +100,21 @@ fn limited() -> (Container, Io) {
 
 /// CPUWeight is what the container's file says: which weight it is has its own tests.
 fn weight(container: &Container) -> String {
-    format!("CPUWeight={}", text(container.cgroup("cpu").unwrap().join("cpu.weight")).trim())
+    let (name, file) = if cgroup_v2() { ("CPUWeight", "cpu.weight") } else { ("CPUShares", "cpu.shares") };
+    format!("{name}={}", text(container.cgroup("cpu").unwrap().join(file)).trim())
+}
+
+/// Memory limits as properties, and the files of the kernel, in bytes. systemd knows one of v1.
+fn memory(container: &Container, limit: u64, low: u64, swap: u64) -> Vec<String> {
+    let file = |name: &str| text(container.cgroup("memory").unwrap().join(name)).trim().to_owned();
+    if !cgroup_v2() {
+        assert_eq!(file("memory.limit_in_bytes"), limit.to_string());
+        assert_eq!(file("memory.memsw.limit_in_bytes"), (limit + swap).to_string());
+        assert_eq!(file("memory.soft_limit_in_bytes"), low.to_string());
+        return vec![format!("MemoryLimit={limit}")];
+    }
+    assert_eq!(["memory.max", "memory.swap.max", "memory.low"].map(file), [limit, swap, low].map(|n| n.to_string()));
+    vec![format!("MemoryMax={limit}"), format!("MemoryLow={low}"), format!("MemorySwapMax={swap}")]
 }
 
 #[test]
@@ -110,7 +131,7 @@ fn properties_of_the_scope() {
                 "DefaultDependencies=no",
                 "MemoryAccounting=yes",
                 "CPUAccounting=yes",
-                "IOAccounting=yes",
+                if cgroup_v2() { "IOAccounting=yes" } else { "BlockIOAccounting=yes" },
                 "TasksAccounting=yes",
             ],
         );
@@ -126,25 +147,36 @@ fn limits_are_properties_and_update_changes_them() {
     case(|| {
         let (container, _io) = limited();
         let unit = scope(&container);
+        // systemd has no processors of v1.
         let fixed = ["CPUQuotaPeriodUSec=100ms", "AllowedCPUs=0", "AllowedMemoryNodes=0"];
-        let memory = ["MemoryMax=67108864", "MemoryLow=33554432", "MemorySwapMax=33554432"];
-        // 50.5 ms of 100 ms: systemd rounds to 10 ms in a second, and the runtime up.
-        let others = ["TasksMax=77", "CPUQuotaPerSecUSec=510ms", &weight(&container)];
-        has(&unit, &[&fixed[..], &memory, &others].concat());
+        let fixed = if cgroup_v2() { &fixed[..] } else { &fixed[..1] };
+        let has = |others: &[&str], memory: &[String]| {
+            has(&unit, &[fixed, others, &memory.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+        };
         let before = weight(&container);
+        // 50.5 ms of 100 ms: systemd rounds to 10 ms in a second, and the runtime up.
+        let limits = memory(&container, 64 * MIB, 32 * MIB, 32 * MIB);
+        has(&["TasksMax=77", "CPUQuotaPerSecUSec=510ms", &before], &limits);
         let flags = "--memory 128M --memory-reservation 48M --memory-swap 192M --pids-limit 55 --cpu-share 512 --cpu-quota 20000 --cpu-period 100000";
         container.command(&[&["update"][..], &flags.split(' ').collect::<Vec<_>>()].concat(), &[]).ok();
-        let memory = ["MemoryMax=134217728", "MemoryLow=50331648", "MemorySwapMax=67108864"];
-        let others = ["TasksMax=55", "CPUQuotaPerSecUSec=200ms", &weight(&container)];
         assert_ne!(weight(&container), before);
-        has(&unit, &[&fixed[..], &memory, &others].concat());
+        let updated = || {
+            let limits = memory(&container, 128 * MIB, 48 * MIB, 64 * MIB);
+            has(&["TasksMax=55", "CPUQuotaPerSecUSec=200ms", &weight(&container)], &limits);
+            let file = |name: &str| {
+                let directory = container.cgroup(name.split('.').next().unwrap()).unwrap();
+                text(directory.join(name)).trim().to_owned()
+            };
+            assert_eq!(file("pids.max"), "55");
+            match cgroup_v2() {
+                true => assert_eq!(file("cpu.max"), "20000 100000"),
+                false => assert_eq!(["cpu.cfs_quota_us", "cpu.cfs_period_us"].map(file), ["20000", "100000"]),
+            }
+        };
+        updated();
         // systemd writes what it knows: so a reload shows whether the two agree.
         systemctl(["daemon-reload"]).ok();
-        let directory = container.cgroup("").unwrap();
-        assert_eq!(text(directory.join("memory.max")).trim(), "134217728");
-        assert_eq!(text(directory.join("memory.swap.max")).trim(), "67108864");
-        assert_eq!(text(directory.join("pids.max")).trim(), "55");
-        assert_eq!(text(directory.join("cpu.max")).trim(), "20000 100000");
+        updated();
     });
 }
 
@@ -152,6 +184,9 @@ fn limits_are_properties_and_update_changes_them() {
 #[ignore = "wants systemd"]
 fn limits_of_unified_are_properties() {
     case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
         let mut bundle = Bundle::sh(WAITING);
         let unified = json!({
             "memory.high": "50331648", "memory.max": "67108864", "memory.swap.max": "0", "pids.max": "33",
@@ -179,6 +214,9 @@ fn limits_of_unified_are_properties() {
 #[ignore = "wants systemd"]
 fn updates_that_systemd_knows_in_part() {
     case(|| {
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
         let mut bundle = Bundle::sh(WAITING);
         bundle.set("/linux/resources/unified", json!({"memory.oom.group": "1", "memory.max": "64M"}));
         let container = bundle.container();
@@ -427,7 +465,7 @@ fn an_oom_kill_leaves_no_failed_unit() {
 fn cgroups_below_the_scope_are_removed() {
     case(|| {
         let (container, _io) = Container::running();
-        std::fs::create_dir_all(container.cgroup("").unwrap().join("inner/most")).unwrap();
+        std::fs::create_dir_all(container.cgroup(own_hierarchy()).unwrap().join("inner/most")).unwrap();
         container.stop();
         delete(&container);
     });
@@ -472,7 +510,7 @@ fn a_killed_create_leaves_nothing_after_delete_by_force() {
         type Moment = fn(&Container) -> bool;
         let moments: [Moment; 3] = [
             |container| container.root().join(&container.id).exists(),
-            |container| container.cgroup("").unwrap().exists(),
+            |container| container.cgroup(own_hierarchy()).unwrap().exists(),
             |container| container.root().join(&container.id).join("state.json").exists(),
         ];
         for moment in moments {
@@ -607,12 +645,17 @@ fn a_failed_unit_of_that_name_is_reset() {
 
 #[test]
 #[ignore = "wants systemd"]
-fn state_says_where_the_cgroup_is() {
+fn events_and_ps_look_into_the_scope() {
     case(|| {
         let (container, _io) = Container::running();
         let stats: Value = serde_json::from_str(&container.command(&["events", "--stats"], &[]).ok().stdout).unwrap();
-        assert!(stats["data"]["pids"]["current"].as_u64().unwrap() >= 1, "{stats}");
-        assert!(container.command(&["ps"], &[]).ok().stdout.contains("sh -c"));
+        let scope = container.cgroup("pids").unwrap();
+        assert_eq!(stats["data"]["pids"]["current"].to_string(), text(scope.join("pids.current")).trim());
+        let pids: Vec<u32> =
+            serde_json::from_str(&container.command(&["ps", "--format", "json"], &[]).ok().stdout).unwrap();
+        let listed: Vec<u32> = text(scope.join("cgroup.procs")).lines().map(|line| line.parse().unwrap()).collect();
+        assert_eq!(pids, listed);
+        assert!(pids.contains(&container.pid()));
     });
 }
 
@@ -621,6 +664,10 @@ fn state_says_where_the_cgroup_is() {
 #[ignore = "wants systemd"]
 fn a_user_outside_of_any_delegated_cgroup() {
     case(|| {
+        // systemd delegates nothing of v1 to users.
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
         systemctl(["start", "user@1000.service"]).ok();
         life_of_a_users_scope(1000);
         systemctl(["stop", "user@1000.service"]).ok();

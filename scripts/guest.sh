@@ -1,6 +1,6 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user]] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user] [--legacy]] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
 # shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
@@ -8,13 +8,13 @@
 # much and give others few seconds.
 # --systemd: Debian with systemd as process 1 in place of busybox: an image that is made once (guest/image.sh, root), of
 # which the guest gets a copy on write. COMMAND is in a service whose cgroup is delegated. --user: as uid 1000, in a
-# service of that user's own systemd.
+# service of that user's own systemd. --legacy: with cgroup v1.
 # Exit status: COMMAND's; 124 when the time is up; 125 when the guest ended without a status.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user=
+limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user= legacy=
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
         --warp)    clock=(-icount shift=0,sleep=off); shift ;;
         --systemd) systemd=1; shift ;;
         --user)    user=guest.user; shift ;;
+        --legacy)  legacy='systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1'; shift ;;
         --file)    files+=("$2"); shift 2 ;;
         --)        shift; break ;;
         *)         echo "guest: unknown option $1" >&2; exit 2 ;;
@@ -129,7 +130,7 @@ cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
     -accel tcg,thread=single -cpu max,-cx16 -m "$memory" -smp "$processors" "${clock[@]}" "${disk[@]}" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
-    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user" </dev/null >&2 &
+    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user $legacy" </dev/null >&2 &
 qemu=$!
 code=0
 wait "$qemu" || code=$?

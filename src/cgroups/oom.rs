@@ -41,7 +41,8 @@ impl Cgroup {
             return error.hint("linux.resources.memory.limit may be too low: the container has come to it");
         }
         // systemd ends a scope with its last process. Then nobody can say how many were killed.
-        let ended = self.unit.is_some() && self.dir("memory").is_some_and(|dir| !dir.exists());
+        let ended =
+            self.unit.is_some() && self.version == Version::V2 && self.unified().is_some_and(|dir| !dir.exists());
         if ended && settings.iter().any(|setting| setting.field == "linux.resources.memory.limit") {
             return error.hint("linux.resources.memory.limit may be too low: all processes of the scope were killed");
         }
