@@ -68,12 +68,15 @@ fetch_kernel() {
         unxz -q "$work/modules/$(basename "$path")" 2>/dev/null || true
         basename "$path" .xz >> "$work/modules/order"
     done
-    mkdir -p "$cache"
     rm -rf "$cache/modules"
     cp -r "$work/modules" "$cache/modules"
     cp "$work/kernel/boot/vmlinuz-$version" "$cache/vmlinuz.new"
     mv "$cache/vmlinuz.new" "$cache/vmlinuz"    # last: it stands for all of it
 }
+# Guests may start side by side: the first one makes what all of them need.
+mkdir -p "$cache"
+exec {lock}> "$cache/lock"
+flock "$lock"
 # Made by another version of this script, it may lack a module.
 [ "$cache/vmlinuz" -nt "${BASH_SOURCE[0]}" ] || fetch_kernel
 
@@ -106,6 +109,8 @@ if [ -n "$systemd" ]; then
     disk=(-drive "if=none,id=root,file=$image,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=root)
     init=init-systemd
 fi
+
+exec {lock}>&-
 
 # The initramfs. It is not compressed: unpacking is what an emulated processor is slow at.
 root=$work/root
