@@ -211,7 +211,7 @@ fn a_container_that_came_later_is_not_killed_for_the_dead_one() {
         let mut io = later.create_io();
         later.start().ok();
         assert_eq!(io.stdout.next(), "ready");
-        assert_eq!(dead.command(&["ps", "--format", "json"], &[]).ok().stdout.trim(), "[]");
+        assert_eq!(dead.command(&["ps", "--format", "json"], &[]).ok().stdout.trim(), "null");
         dead.command(&["kill", "--all"], &["KILL"]).ok();
         for options in [&["delete"][..], &["delete", "--force"]] {
             let error = dead.command(options, &[]).fails().stderr;
