@@ -31,7 +31,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests conformance peer-tests peer-tests-guest callers bench run install clean
+.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -119,6 +119,12 @@ callers: ## containerd, CRI, Docker and Podman with runc and with ours, into doc
 	@scripts/setup.sh callers
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/callers.sh $(or $(CALLERS_ARGS),--write) $(BIN)
+
+callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with systemd's cgroups, in the guest, into docs/callers.md (root)
+	@scripts/setup.sh callers
+	@scripts/setup.sh guest-systemd
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

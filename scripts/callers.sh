@@ -1,7 +1,8 @@
 #!/bin/bash
 # Drives containerd, Docker and Podman, from Debian's packages, with runc and with this project's binary.
-# usage: scripts/callers.sh [--suite bookworm|sid]... [--engine containerd|cri|docker|podman|rootless]... [--only WORDS] [--write] [RUNTIME]
+# usage: scripts/callers.sh [--guest] [--suite bookworm|sid]... [--engine containerd|cri|docker|podman|rootless]... [--only WORDS] [--write] [RUNTIME]
 #   default: both suites, all engines, the release binary
+#   --guest  in the guest with systemd, on cgroup v2, by systemd's cgroups; sid alone, and not rootless
 #   --only   only the checks whose name has these words in it
 #   --write  put the table into docs/callers.md
 # Fails when a check passes with runc and not with ours. What each check printed stays in .cache/callers/results.
@@ -15,18 +16,24 @@ top=$(dirname "$here")
 cache=$top/.cache/callers
 page=$top/docs/callers.md
 
-suites=() engines=() only='' write='' runtime=
+suites=() engines=() only='' write='' runtime='' guest=''
 while [ $# -gt 0 ]; do
     case $1 in
         --suite)  suites+=("$2"); shift 2 ;;
         --engine) engines+=("$2"); shift 2 ;;
         --only)   only=$2; shift 2 ;;
         --write)  write=1; shift ;;
-        -*)       sed -n '3,6s/^# //p' "$0" >&2; exit 2 ;;
+        --guest)  guest=1; shift ;;
+        -*)       sed -n '3,7s/^# //p' "$0" >&2; exit 2 ;;
         *)        runtime=$1; shift ;;
     esac
 done
 [ -z "$write" ] || [ ${#suites[@]}${#engines[@]}$only = 00 ] || { echo "callers: --write is for all checks" >&2; exit 2; }
+mark=callers
+if [ -n "$guest" ]; then
+    suites=(sid) mark=guest
+    [ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman)
+fi
 [ ${#suites[@]} != 0 ] || suites=(bookworm sid)
 [ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman rootless)
 runtime=$(realpath "${runtime:-$(echo "$top"/target/*/release/runtime)}")
@@ -51,14 +58,33 @@ make_root() {
     mv "$cache/$suite.new" "$cache/$suite"
 }
 
+# in_guest ENGINE RESULTS: what is printed is all that comes out of it.
+in_guest() {
+    local file files=()
+    for file in "$here"/callers/*.{sh,py}; do files+=(--file "$file:/callers/${file##*/}"); done
+    if ! [ "$cache/sid.ext4" -nt "$cache/sid" ]; then
+        truncate -s $(($(du -sm "$cache/sid" | cut -f 1) * 12 / 10 + 256))M "$cache/sid.ext4"
+        mkfs.ext4 -q -F -O ^has_journal -m 0 -d "$cache/sid" "$cache/sid.ext4"
+    fi
+    "$here/guest.sh" --timeout 3600 --memory 3000 --systemd --disk "$cache/sid.ext4" "${files[@]}" --file "$runtime:/runtime" \
+        -- env CALLERS_PATIENCE=400 /callers/guest.sh /runtime "$1.sh" "$1" "$only" | tee "$2/$1.log"
+    sed -nE 's/^# ([A-Z].*)/\1, systemd, v2/p' "$2/$1.log" | head -n 1 > "$2/$1.version"
+    sed -nE 's/^(ok|not ok|skip) [0-9]+ - [a-z]+: (.*) \((runc|ours)\)$/\2\t\3\t\1/p' "$2/$1.log" > "$2/$1.tsv"
+}
+
 mkdir -p "$cache/results"
 trap 'kill $! 2>/dev/null; wait; exit 130' INT TERM HUP
 for suite in "${suites[@]}"; do
     if [ ! -e "$cache/$suite" ]; then make_root "$suite"; fi
-    mkdir -p "$cache/results/$suite"
+    results=$cache/results/$suite${guest:+-guest}
+    mkdir -p "$results"
     for engine in "${engines[@]}"; do
-        rm -f "$cache/results/$suite/$engine".{tsv,log,version}
-        "$here/callers/box.sh" "$cache/$suite" "$runtime" "$cache/results/$suite" "$engine.sh" "$engine" "$only" &
+        rm -f "$results/$engine".{tsv,log,version}
+        if [ -n "$guest" ]; then
+            in_guest "$engine" "$results" || echo "callers: $engine in the guest ended with $?" >&2
+            continue
+        fi
+        "$here/callers/box.sh" "$cache/$suite" "$runtime" "$results" "$engine.sh" "$engine" "$only" &
         # An engine that does not start fails in the report: its checks are missing.
         wait $! || echo "callers: $engine of $suite ended with $?" >&2
     done
@@ -66,16 +92,16 @@ done
 
 report=$cache/report.md code=0
 for suite in "${suites[@]}"; do
+    results=$cache/results/$suite${guest:+-guest}
     for engine in "${engines[@]}"; do
-        printf '%s\t%s\t%s\n' "$engine" "$(cat "$cache/results/$suite/$engine.version" 2>/dev/null || echo "$engine of $suite")" \
-            "$cache/results/$suite/$engine.tsv"
+        printf '%s\t%s\t%s\n' "$engine" "$(cat "$results/$engine.version" 2>/dev/null || echo "$engine of $suite")" "$results/$engine.tsv"
     done
 done | awk -f "$here/callers/report.awk" > "$report" || code=$?
 cat "$report"
 if [ -n "$write" ]; then
-    awk -v report="$report" '
-        /<!-- callers:begin -->/ { print; while ((getline line < report) > 0) print line; skip = 1 }
-        /<!-- callers:end -->/ { skip = 0 }
+    awk -v report="$report" -v mark="$mark" '
+        $0 == "<!-- " mark ":begin -->" { print; while ((getline line < report) > 0) print line; skip = 1 }
+        $0 == "<!-- " mark ":end -->" { skip = 0 }
         !skip' "$page" > "$cache/page.new"
     cat "$cache/page.new" > "$page"
 fi

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user] [--legacy]] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user] [--legacy]] [--disk IMAGE] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
 # shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
@@ -9,12 +9,13 @@
 # --systemd: Debian with systemd as process 1 in place of busybox: an image that is made once (guest/image.sh, root), of
 # which the guest gets a copy on write. COMMAND is in a service whose cgroup is delegated. --user: as uid 1000, in a
 # service of that user's own systemd. --legacy: with cgroup v1.
+# --disk: a further disk, /dev/vdb with --systemd and else /dev/vda. What is written to it is lost.
 # Exit status: COMMAND's; 124 when the time is up; 125 when the guest ended without a status.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user= legacy=
+limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user= legacy= disks=()
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
@@ -24,6 +25,7 @@ while [ $# -gt 0 ]; do
         --warp)    clock=(-icount shift=0,sleep=off); shift ;;
         --systemd) systemd=1; shift ;;
         --user)    user=guest.user; shift ;;
+        --disk)    disks+=("$2"); shift 2 ;;
         --legacy)  legacy='systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1'; shift ;;
         --file)    files+=("$2"); shift 2 ;;
         --)        shift; break ;;
@@ -99,16 +101,21 @@ for policy in apparmor.profile selinux.cil; do
     [ "$cache/lsm/${policy%.*}" -nt "$here/guest/$policy" ] || { compile_policies; break; }
 done
 
-image=$cache/systemd.ext4 disk=() init=init
+image=$cache/systemd.ext4 init=init
 if [ -n "$systemd" ]; then
     [ "$lsm" = apparmor ] || { echo "guest: with systemd there is AppArmor only" >&2; exit 2; }
     if ! [ "$image" -nt "$here/guest/image.sh" ] || ! [ "$image" -nt "$here/guest/run" ]; then
         echo "guest: making the image with systemd" >&2
         "$here/guest/image.sh" "$image" >&2
     fi
-    disk=(-drive "if=none,id=root,file=$image,format=raw,snapshot=on,cache=unsafe" -device virtio-blk-pci,drive=root)
+    disks=("$image" "${disks[@]}")
     init=init-systemd
 fi
+devices=()
+for disk in "${disks[@]}"; do
+    id=disk${#devices[@]}
+    devices+=(-drive "if=none,id=$id,file=$disk,format=raw,snapshot=on,cache=unsafe" -device "virtio-blk-pci,drive=$id")
+done
 
 exec {lock}>&-
 
@@ -133,7 +140,7 @@ mkfifo "$work/output"
 cat "$work/output" &
 cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" -smp "$processors" "${clock[@]}" "${disk[@]}" \
+    -accel tcg,thread=single -cpu max,-cx16 -m "$memory" -smp "$processors" "${clock[@]}" "${devices[@]}" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
     -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user $legacy" </dev/null >&2 &
 qemu=$!

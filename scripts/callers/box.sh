@@ -2,15 +2,17 @@
 # Runs one script of scripts/callers in a box: a Debian of its own (an overlay that is thrown away), in private mount,
 # pid, network, IPC, UTS and cgroup namespaces, with a cgroup of its own in each hierarchy. Daemons end with the box.
 # usage: scripts/callers/box.sh ROOT RUNTIME RESULTS SCRIPT [WORD...]        (ROOT: a directory with a Debian)
+# In the guest with systemd CALLERS_BOX=guest is set: there is nothing to be protected, and systemd has the cgroups.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$1 runtime=$2 results=$3 script=$4
 shift 4
 group=callers.$$
 
-# Bind mounts take the place of each hierarchy's root: an engine sees its own cgroups only.
+# Bind mounts take the place of each hierarchy's root: an engine sees its own cgroups only. With systemd they are its own.
 cgroups() {
     local hierarchy
+    [ "$group" != guest ] || { mount --rbind /sys/fs/cgroup "$1"; return; }
     mount -t tmpfs -o mode=755 tmpfs "$1"
     cp -P $(find /sys/fs/cgroup -maxdepth 1 -type l) "$1" 2>/dev/null || true
     for hierarchy in /sys/fs/cgroup/*/; do
@@ -40,6 +42,8 @@ device_nodes() {
 if [ -n "${CALLERS_BOX:-}" ]; then
     group=$CALLERS_BOX
     unset CALLERS_BOX
+    export CALLERS_SYSTEMD=
+    [ "$group" != guest ] || CALLERS_SYSTEMD=1
     mount -t tmpfs tmpfs /mnt
     mkdir /mnt/{upper,work,new}
     mount -t overlay -o "lowerdir=$root,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/new
@@ -53,6 +57,9 @@ if [ -n "${CALLERS_BOX:-}" ]; then
         mount -t tmpfs -o mode=755 tmpfs "$directory"
     done
     chmod 1777 tmp
+    if [ "$group" = guest ]; then
+        for directory in run/systemd run/dbus; do mkdir "$directory"; mount --rbind "/$directory" "$directory"; done
+    fi
     cp "$here"/*.{sh,py} callers
     mount --bind "$results" results
     install -m 755 "$runtime" usr/local/bin/runtime

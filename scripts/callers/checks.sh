@@ -56,9 +56,32 @@ code() {
     "$@" || found=$?
     same "$found" "$expected"
 }
+# limits MEMORY CPU...: the files of a container's limits as they are named in it; cpu is quota and period. v2 has no shares, but
+# a weight, for which there are two formulas.
+limits() {
+    local word v2=
+    [ ! -e /sys/fs/cgroup/cgroup.controllers ] || v2=2
+    for word; do
+        case $word$v2 in
+            memory)  echo /sys/fs/cgroup/memory/memory.limit_in_bytes ;;
+            cpu)     echo /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu/cpu.cfs_period_us ;;
+            pids)    echo /sys/fs/cgroup/pids/pids.max ;;
+            cpus)    echo /sys/fs/cgroup/cpuset/cpuset.cpus ;;
+            shares)  echo /sys/fs/cgroup/cpu/cpu.shares ;;
+            memory2) echo /sys/fs/cgroup/memory.max ;;
+            cpu2)    echo /sys/fs/cgroup/cpu.max ;;
+            pids2)   echo /sys/fs/cgroup/pids.max ;;
+            cpus2)   echo /sys/fs/cgroup/cpuset.cpus ;;
+        esac
+    done
+}
+# What is in the file for so many shares.
+shares() { [ -e /sys/fs/cgroup/cgroup.controllers ] || echo "$1"; }
+# What needs a network of an engine's own.
+needs_network() { [ -z "$CALLERS_SYSTEMD" ] || { echo 'the guest has no bridge'; exit 77; }; }
 # Runs a command line on a terminal.
 terminal() { script -qec "$1" /dev/null </dev/null | tr -d '\r'; }
-export -f await same has code terminal
+export -f await same has code limits shares needs_network terminal
 
 # check NAME < SCRIPT: runs a script (bash -e) with each runtime. RT is its name for the engine, C a name for a container.
 check() {
@@ -68,7 +91,7 @@ check() {
     for runtime in ${RUNTIMES:-runc ours}; do
         number=$((number + 1))
         echo "== $name ($runtime)" >> "$logs"
-        RT=$runtime C=c$number timeout -k 5 100 bash -euo pipefail -c "$body" </dev/null > /tmp/check.log 2>&1
+        RT=$runtime C=c$number timeout -k 5 ${CALLERS_PATIENCE:-100} bash -euo pipefail -c "$body" </dev/null > /tmp/check.log 2>&1
         case $? in
             0)  word=ok ;;
             77) word=skip ;;

@@ -35,8 +35,10 @@ runtime_type = "io.containerd.runc.v2"
 BinaryName = "/usr/local/bin/runtime"
 END
 fi
-echo '{"cniVersion":"0.4.0","name":"net","plugins":[{"type":"bridge","bridge":"cni0","isGateway":true,
+echo '{"cniVersion":"0.4.0","name":"net","plugins":[{"type":"ptp",
  "ipam":{"type":"host-local","ranges":[[{"subnet":"10.77.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}' > /etc/cni/net.d/10-net.conflist
+# Now the options of both are the last of each table.
+[ -z "$CALLERS_SYSTEMD" ] || sed -i -E -e "s/^(.*runtimes\.)runc\]/\1runc.options]\nSystemdCgroup = true\n&/" -e 's/^BinaryName.*/&\nSystemdCgroup = true/' /etc/containerd/config.toml
 containerd --log-level warn > /results/cri.daemon.log 2>&1 &
 await ctr version || exit 1
 ctr -n k8s.io images import /tmp/image.tar >/dev/null
@@ -126,11 +128,11 @@ END
 check 'update' <<'END'
 pod; box 'sleep 1000' '{"resources": {"memory_limit_in_bytes": 67108864}}'; start
 cri UpdateContainerResources "{\"container_id\": \"$BOX\", \"linux\": {\"memory_limit_in_bytes\": 33554432, \"cpu_shares\": 512, \"cpu_quota\": 50000, \"cpu_period\": 100000}}"
-same "$(out cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu/cpu.cfs_quota_us | xargs)" '33554432 512 50000'
+same "$(out cat $(limits memory cpu shares) | xargs)" "$(echo 33554432 50000 100000 $(shares 512))"
 END
 check 'resources of create' <<'END'
 pod; box 'sleep 1000' '{"resources": {"memory_limit_in_bytes": 33554432, "cpu_shares": 256, "cpuset_cpus": "0", "oom_score_adj": 500}}'; start
-same "$(out cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpuset/cpuset.cpus /proc/1/oom_score_adj | xargs)" '33554432 256 0 500'
+same "$(out cat $(limits memory cpus shares) /proc/1/oom_score_adj | xargs)" "$(echo 33554432 0 $(shares 256) 500)"
 END
 # The news of the kill may come after that of the end.
 check 'OOM kill is the reason' <<'END'
