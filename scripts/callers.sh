@@ -69,7 +69,7 @@ in_guest() {
     "$here/guest.sh" --timeout 3600 --memory 3000 --systemd --disk "$cache/sid.ext4" "${files[@]}" --file "$runtime:/runtime" \
         -- env CALLERS_PATIENCE=400 /callers/guest.sh /runtime "$1.sh" "$1" "$only" | tee "$2/$1.log"
     sed -nE 's/^# ([A-Z].*)/\1, systemd, v2/p' "$2/$1.log" | head -n 1 > "$2/$1.version"
-    sed -nE 's/^(ok|not ok|skip) [0-9]+ - [a-z]+: (.*) \((runc|ours)\)$/\2\t\3\t\1/p' "$2/$1.log" > "$2/$1.tsv"
+    sed -nE 's/^(ok|not ok|skip) [0-9]+ - [a-z]+: (.*) \((runc|ours)\)(, second try)?$/\2\t\3\t\1/p' "$2/$1.log" > "$2/$1.tsv"
 }
 
 mkdir -p "$cache/results"

@@ -56,6 +56,8 @@ clean() {
 # pod [LINUX]: a pod, whose id is POD then. LINUX is JSON for its `linux`.
 pod() {
     local linux=${1:-\{\}} hostname="\"hostname\": \"host-$C\","
+    # From the kubelet it is a slice, then.
+    [ -z "$CALLERS_SYSTEMD" ] || linux=$(jq -c '{cgroup_parent: "kubepods.slice"} + .' <<< "$linux")
     # A pod in the node's network has no host name, as from the kubelet.
     [[ $linux != *'"network": 2'* ]] || hostname=
     CONFIG="{\"metadata\": {\"name\": \"$C\", \"uid\": \"$C\", \"namespace\": \"default\"}, $hostname
