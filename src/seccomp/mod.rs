@@ -9,11 +9,17 @@
 //! Decisions are those of runc with libseccomp: another architecture is killed (the thread), and system calls newer
 //! than the newest one in the profile get ENOSYS, or libraries would take EPERM for an answer and not fall back.
 
+mod dump;
+mod explain;
+mod interpreter;
 mod program;
 mod rules;
 mod table;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use dump::{bytes, dump};
+pub(crate) use explain::{Call, explain};
 
 use crate::error::{Error, Result};
 use oci_spec::runtime::{
@@ -134,8 +140,11 @@ pub(crate) struct Surroundings<'a> {
 
 /// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
 pub(crate) fn compile(profile: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
-    let machine = HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))?;
-    compile_for(machine, profile, around)
+    compile_for(machine()?, profile, around)
+}
+
+fn machine() -> Result<Machine> {
+    HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))
 }
 
 fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
