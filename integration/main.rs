@@ -58,6 +58,8 @@ mod required;
 mod rootless;
 mod run;
 mod scheduling;
+#[cfg(target_arch = "x86_64")]
+mod seccomp;
 mod seccomp_notify;
 mod spec;
 mod support;
