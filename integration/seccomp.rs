@@ -1,5 +1,6 @@
 //! linux.seccomp as a process in a container feels it.
 
+mod elf;
 mod program;
 
 use std::fs;
