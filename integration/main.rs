@@ -53,6 +53,8 @@ mod netdevices;
 mod notify;
 mod parallel;
 mod pause;
+#[cfg(target_arch = "x86_64")]
+mod program;
 mod ps;
 mod required;
 mod rootless;

@@ -1,14 +1,12 @@
 //! linux.seccomp as a process in a container feels it.
 
-mod elf;
-mod program;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
+use crate::program;
 use crate::support::{Bundle, Container, WAITING, case, inside, ours};
 
 /// What `run` returns for a process that SIGSYS has killed.

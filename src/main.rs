@@ -53,6 +53,7 @@ use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
 use profile::Question;
+use seccomp::explain::Call;
 use state::Root;
 
 sys::entry!(command);
@@ -186,7 +187,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
 fn look_into(seccomp: &cli::Seccomp) -> Result<()> {
     match &seccomp.0 {
         cli::Question::Explain(explain) => {
-            let call = seccomp::Call { arch: explain.arch.as_deref(), name: &explain.call, args: &explain.args };
+            let call = Call { arch: explain.arch.as_deref(), name: &explain.call, args: &explain.args };
             profile::profile(&explain.bundle, &Question::Explain(call))
         }
         cli::Question::Dump(dump) => match dump.format {

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::seccomp::{self, Call, Surroundings};
+use crate::seccomp::Surroundings;
+use crate::seccomp::dump::{bytes, dump};
+use crate::seccomp::explain::{Call, explain};
 use crate::{logging, plan, spec};
 
 /// What is asked of a profile.
@@ -20,9 +22,9 @@ pub(crate) fn profile(bundle: &Path, question: &Question<'_>) -> Result<()> {
     let receiver = plan::acting(&annotations)?.seccomp_receiver;
     let around = Surroundings { receiver: receiver.as_deref(), ..Surroundings::default() };
     match (spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()), question) {
-        (Some(profile), Question::Explain(call)) => logging::print(&seccomp::explain(profile, around, call)?),
-        (Some(profile), Question::Dump) => logging::print(&seccomp::dump(profile, around)?),
-        (Some(profile), Question::DumpRaw) => logging::print_bytes(&seccomp::bytes(profile, around)?),
+        (Some(profile), Question::Explain(call)) => logging::print(&explain(profile, around, call)?),
+        (Some(profile), Question::Dump) => logging::print(&dump(profile, around)?),
+        (Some(profile), Question::DumpRaw) => logging::print_bytes(&bytes(profile, around)?),
         (None, Question::Explain(_)) => logging::print("linux.seccomp is not set: no system call is filtered\n"),
         (None, _) => Err(Error::at("linux.seccomp", "is not set: there is no filter")),
     }

@@ -5,7 +5,7 @@
 //! start does: joining a cgroup then waits for an RCU grace period, which measuring back to back hides.
 //! The binary is `RUNTIME`, or the one that cargo built; only the latter's figures go into README.md.
 
-#[path = "../seccomp/elf.rs"]
+#[path = "../program/elf.rs"]
 mod elf;
 mod syscalls;
 

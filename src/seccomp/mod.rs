@@ -9,17 +9,14 @@
 //! Decisions are those of runc with libseccomp: another architecture is killed (the thread), and system calls newer
 //! than the newest one in the profile get ENOSYS, or libraries would take EPERM for an answer and not fall back.
 
-mod dump;
-mod explain;
+pub(crate) mod dump;
+pub(crate) mod explain;
 mod interpreter;
 mod program;
 mod rules;
 mod table;
 #[cfg(test)]
 mod tests;
-
-pub(crate) use dump::{bytes, dump};
-pub(crate) use explain::{Call, explain};
 
 use crate::error::{Error, Result};
 use oci_spec::runtime::{

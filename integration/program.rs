@@ -1,7 +1,9 @@
 //! Static programs for x86 that make one system call and exit with its errno, or with 0: written as machine code, so that
 //! no compiler is needed, for 32-bit code least of all.
 
-use super::elf::elf;
+mod elf;
+
+use elf::elf;
 
 /// `__X32_SYSCALL_BIT`
 pub(crate) const X32: u32 = 0x4000_0000;
