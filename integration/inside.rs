@@ -435,49 +435,6 @@ fn no_new_privileges() {
 }
 
 #[test]
-fn seccomp_filter_is_in_force() {
-    case(|| {
-        for no_new_privileges in [true, false] {
-            let printed = inside("grep Seccomp: /proc/self/status; mkdir /dir 2>&1; sync; echo alive", |bundle| {
-                bundle.set("/process/noNewPrivileges", json!(no_new_privileges)).set(
-                    "/linux/seccomp",
-                    json!({
-                        "defaultAction": "SCMP_ACT_ALLOW",
-                        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_AARCH64"],
-                        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]
-                    }),
-                );
-            });
-            let compact = printed.replace('\t', " ");
-            assert!(compact.contains("Seccomp: 2") && compact.contains("No space left"), "{printed}");
-            assert!(compact.ends_with("alive\n"), "{printed}");
-        }
-    });
-}
-
-#[test]
-fn seccomp_profile_without_newer_calls() {
-    case(|| {
-        // Without no_new_privs the filter is loaded while the runtime still works in the container.
-        for no_new_privileges in [true, false] {
-            let printed = inside("grep Seccomp: /proc/self/status", |bundle| {
-                bundle.set("/process/noNewPrivileges", json!(no_new_privileges)).set(
-                    "/linux/seccomp",
-                    json!({
-                        "defaultAction": "SCMP_ACT_ALLOW",
-                        "syscalls": [{
-                            "names": ["openat2", "close_range", "faccessat2", "clone3", "execveat", "statx", "getcwd"],
-                            "action": "SCMP_ACT_ERRNO",
-                        }]
-                    }),
-                );
-            });
-            assert_eq!(printed.replace('\t', " "), "Seccomp: 2\n", "noNewPrivileges: {no_new_privileges}");
-        }
-    });
-}
-
-#[test]
 fn rlimits() {
     case(|| {
         // Type, name in /proc/self/limits, soft, hard. None may keep the test's own programs from running, and none is

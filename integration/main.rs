@@ -53,11 +53,15 @@ mod netdevices;
 mod notify;
 mod parallel;
 mod pause;
+#[cfg(target_arch = "x86_64")]
+mod program;
 mod ps;
 mod required;
 mod rootless;
 mod run;
 mod scheduling;
+#[cfg(target_arch = "x86_64")]
+mod seccomp;
 mod seccomp_notify;
 mod spec;
 mod support;

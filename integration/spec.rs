@@ -384,14 +384,3 @@ fn a_new_user_namespace_leaves_the_owners_of_files_alone() {
         }
     });
 }
-
-#[test]
-fn errno_of_a_seccomp_rule_is_eperm_unless_given() {
-    case(|| {
-        let mut bundle = Bundle::sh("mkdir /directory 2>&1");
-        let rule = json!([{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]);
-        bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule}));
-        let output = bundle.container().run();
-        assert!(output.stdout.contains("Operation not permitted"), "{output:?}");
-    });
-}

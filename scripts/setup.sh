@@ -7,7 +7,7 @@ case ${1:-} in
     build)       packages=(gcc libc6-dev) ;;
     run)         packages=(gcc libc6-dev busybox-static) ;;
     integration) packages=(gcc libc6-dev busybox-static runc crun uidmap) ;;
-    bench)       packages=(gcc libc6-dev busybox-static runc crun) ;;
+    bench)       packages=(gcc libc6-dev busybox-static runc crun golang-github-containers-common) ;;
     guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
     guest-systemd) packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils mmdebstrap e2fsprogs) ;;
     conformance) packages=(gcc libc6-dev runc crun dpkg-dev util-linux xz-utils golang-go golang-github-blang-semver-dev

@@ -1,5 +1,6 @@
 //! The command line: types and help texts only.
 
+mod seccomp;
 mod update;
 mod words;
 
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use seccomp::{DumpFormat, Question, Seccomp};
 pub(crate) use update::Update;
 pub(crate) use words::parse;
 
@@ -105,6 +107,9 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Print what the container uses, again and again, and that it runs out of memory, as JSON
     Events(Events),
+    /// Look into the seccomp profile of a bundle
+    #[command(subcommand)]
+    Seccomp(Seccomp),
     /// Print what this program can do, as JSON
     Features,
 }

@@ -26,6 +26,7 @@ mod notify;
 mod open;
 mod pause;
 mod plan;
+mod profile;
 mod ps;
 mod rdt;
 mod rollback;
@@ -51,6 +52,8 @@ use cli::{CgroupManager, Command, Global, LogFormat, NewContainer, Rootless};
 use create::{Ends, Request};
 use error::{Error, Result};
 use logging::{Format, Log};
+use profile::Question;
+use seccomp::explain::Call;
 use state::Root;
 
 sys::entry!(command);
@@ -141,6 +144,9 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     if let Command::Features = &command {
         return features::features().map(|()| 0);
     }
+    if let Command::Seccomp(seccomp) = &command {
+        return look_into(seccomp).map(|()| 0);
+    }
     let root = Root::new(&global.root.clone().map_or_else(|| default_root(name), Ok)?)?;
     match command {
         Command::Create(create) => {
@@ -174,7 +180,20 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
-        Command::Spec(_) | Command::Features => Ok(0),
+        Command::Spec(_) | Command::Features | Command::Seccomp(_) => Ok(0),
+    }
+}
+
+fn look_into(seccomp: &cli::Seccomp) -> Result<()> {
+    match &seccomp.0 {
+        cli::Question::Explain(explain) => {
+            let call = Call { arch: explain.arch.as_deref(), name: &explain.call, args: &explain.args };
+            profile::profile(&explain.bundle, &Question::Explain(call))
+        }
+        cli::Question::Dump(dump) => match dump.format {
+            cli::DumpFormat::Text => profile::profile(&dump.bundle, &Question::Dump),
+            cli::DumpFormat::Raw => profile::profile(&dump.bundle, &Question::DumpRaw),
+        },
     }
 }
 

@@ -5,6 +5,10 @@
 //! start does: joining a cgroup then waits for an RCU grace period, which measuring back to back hides.
 //! The binary is `RUNTIME`, or the one that cargo built; only the latter's figures go into README.md.
 
+#[path = "../program/elf.rs"]
+mod elf;
+mod syscalls;
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -63,7 +67,7 @@ fn say(text: &str) {
 fn bench() -> Result<()> {
     let work = Work::new()?;
     let runtimes = runtimes(&work)?;
-    say("bench: this takes about a minute");
+    say("bench: this takes two minutes");
     let mut rows = Vec::new();
     for (label, samples, idle) in REGIMES {
         rows.push(Row::measure(format!("`run`, {label}"), &runtimes, samples, |runtime| runtime.run(idle))?);
@@ -83,7 +87,7 @@ fn bench() -> Result<()> {
     rows.push(Row::memory("`state`", &runtimes, |runtime| runtime.peak(&["state", "sleep"]))?);
     drop(sleepers);
 
-    let report = report(&runtimes, &rows, work.unmounted)?;
+    let report = report(&runtimes, &rows, work.unmounted)? + &syscalls::report(&work, &runtimes)?;
     say(&report);
     match std::env::var_os("RUNTIME") {
         Some(_) => say("README.md stays as it is, because RUNTIME was set"),

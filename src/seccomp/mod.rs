@@ -9,6 +9,9 @@
 //! Decisions are those of runc with libseccomp: another architecture is killed (the thread), and system calls newer
 //! than the newest one in the profile get ENOSYS, or libraries would take EPERM for an answer and not fall back.
 
+pub(crate) mod dump;
+pub(crate) mod explain;
+mod interpreter;
 mod program;
 mod rules;
 mod table;
@@ -134,8 +137,11 @@ pub(crate) struct Surroundings<'a> {
 
 /// Compiles `linux.seccomp` for the machine that this binary is for. Errors name the rule and its part.
 pub(crate) fn compile(profile: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
-    let machine = HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))?;
-    compile_for(machine, profile, around)
+    compile_for(machine()?, profile, around)
+}
+
+fn machine() -> Result<Machine> {
+    HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))
 }
 
 fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {

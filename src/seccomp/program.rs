@@ -10,18 +10,18 @@
 use super::rules::{Check, Checks, Compare, Condition, Verdict};
 use std::collections::BTreeMap;
 
-const LD_ABS: u16 = 0x20;
-const AND: u16 = 0x54;
-const JA: u16 = 0x05;
-const JEQ: u16 = 0x15;
-const JGT: u16 = 0x25;
-const JGE: u16 = 0x35;
-const RET: u16 = 0x06;
+pub(super) const LD_ABS: u16 = 0x20;
+pub(super) const AND: u16 = 0x54;
+pub(super) const JA: u16 = 0x05;
+pub(super) const JEQ: u16 = 0x15;
+pub(super) const JGT: u16 = 0x25;
+pub(super) const JGE: u16 = 0x35;
+pub(super) const RET: u16 = 0x06;
 
 /// Offsets in `struct seccomp_data` (linux/seccomp.h).
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARGS: u32 = 16;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCH: u32 = 4;
+pub(super) const ARGS: u32 = 16;
 
 /// The farthest conditional jump is 255; a few are kept for the jumps that reaching a second target may add.
 const REACH: usize = 250;

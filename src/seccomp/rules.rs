@@ -220,7 +220,7 @@ impl Check {
 
 impl Condition {
     /// The condition as a 32-bit ABI has it. `None`: it always holds.
-    fn fit(self, wide: bool) -> Option<Self> {
+    pub(super) fn fit(self, wide: bool) -> Option<Self> {
         let mask = if wide { self.mask } else { self.mask & u64::from(u32::MAX) };
         (mask != 0).then_some(Self { mask, value: self.value & mask, ..self })
     }
@@ -281,7 +281,7 @@ impl Verdicts {
 /// The conditions for a call behind a multiplexer, where its real arguments lie in memory, which a filter cannot read.
 /// libseccomp puts the code in the place of a condition on the first argument and keeps the others; a profile that
 /// allows a call must do so here too.
-fn behind(code: u64, conditions: &[Condition]) -> Vec<Condition> {
+pub(super) fn behind(code: u64, conditions: &[Condition]) -> Vec<Condition> {
     let code = Condition { index: 0, compare: Compare::Equal, mask: u64::from(u32::MAX), value: code };
     let others = conditions.iter().copied().filter(|condition| condition.index != 0);
     std::iter::once(code).chain(others).collect()

@@ -143,6 +143,20 @@ impl Abi {
         Some((self.number("ipc")?, *code))
     }
 
+    /// The name of a number. `None` too for 32-bit ARM, whose table other machines lack.
+    pub(super) fn name(self, number: u32) -> Option<&'static str> {
+        match self {
+            Self::X32 if number & !X32_BIT >= X32_FIRST_OWN => {
+                X32_OWN.get(usize::try_from((number & !X32_BIT) - X32_FIRST_OWN).ok()?).copied()
+            }
+            Self::X86_64 | Self::X32 => x86_64::NAMES.name(number & !X32_BIT),
+            Self::X86 => x86::NAMES.name(number),
+            Self::Aarch64 => aarch64::NAMES.name(number),
+            Self::Arm => None,
+        }
+        .filter(|name| self.number(name) == Some(number))
+    }
+
     /// Whether the number stands outside the sequence in which the kernel adds new calls.
     pub(super) const fn private(self, number: u32) -> bool {
         matches!(self, Self::Arm) && number > ARM_PRIVATE
@@ -198,6 +212,14 @@ impl Names {
             }
             slot = next(slot);
         }
+    }
+}
+
+impl Names {
+    fn name(&self, number: u32) -> Option<&'static str> {
+        let Entry { start, length, .. } = self.entries.iter().find(|entry| entry.number == number)?;
+        let name = self.text.get(usize::from(*start)..)?.get(..usize::from(*length))?;
+        str::from_utf8(name).ok()
     }
 }
 

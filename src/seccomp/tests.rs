@@ -1,5 +1,6 @@
 //! The programs, run by a small interpreter, against the rules of the OCI specification written a second time.
 
+mod explain;
 mod naive;
 
 use super::table::{Abi, Machine, X32_BIT};
