@@ -494,6 +494,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "rootless::all_processes_are_killed_without_a_cgroup", "kill --all without a cgroup is by pid namespace", "this project's command line"),
     d("crun", "rootless::all_processes_are_killed_without_a_cgroup", "kill --all without a cgroup is by pid namespace", "this project's command line"),
     d("crun", "rootless::an_explicit_path_in_a_delegated_cgroup", "a cpuset is filled before it is joined", "cpusets.rst, Usage"),
+    d("runc", "rootless::exec_beside_an_init_in_joined_namespaces", "a user may exec beside an init that waits, where no stranger could trace it", "ARCHITECTURE.md, A user's container"),
+    d("crun", "rootless::exec_beside_an_init_in_joined_namespaces", "a user may join the namespaces of a container that is created", "config-linux.md:40"),
     d("runc", "rootless::flags_of_the_hosts_mount_are_locked", "locked flags stay where they are not taken away by name", "runc's behaviour since 1.2"),
     d("crun", "rootless::flags_of_the_hosts_mount_are_locked", "a locked flag that is taken away by name is an error", "runc's behaviour since 1.2"),
     d("crun", "rootless::limits_and_paths_need_permission", "limits that cannot be set are an error", "config.md:760 (an invalid value is an error); runc"),

@@ -425,6 +425,35 @@ fn a_user_namespace_can_be_joined() {
     });
 }
 
+/// Before its start, too, unless others see init who have rights over it: they must not look into it, and what hides it from
+/// them hides it from its user.
+#[test]
+fn exec_beside_an_init_in_joined_namespaces() {
+    case(|| {
+        let first = rootless(WAITING).container();
+        let _io = first.create_io();
+        for (kinds, hidden) in [(&["user", "ipc"][..], false), (&["user", "pid"], true)] {
+            let mut bundle = rootless(WAITING);
+            for kind in kinds {
+                bundle.namespace(kind, Some(&format!("/proc/{}/ns/{kind}", first.pid())));
+            }
+            let container = bundle.container();
+            let mut io = container.create_io();
+            let exec = || container.command(&["exec"], &["id", "-u"]);
+            if hidden {
+                let stderr = exec().fails().stderr;
+                let words = "/ns/user: permission denied (EACCES)\nhint: start it first";
+                assert!(!ours() || stderr.contains(words), "{stderr}");
+            } else {
+                assert_eq!(exec().ok().stdout, "0\n");
+            }
+            container.start().ok();
+            assert_eq!(io.stdout.next(), "ready");
+            assert_eq!(exec().ok().stdout, "0\n", "{kinds:?}");
+        }
+    });
+}
+
 // ---------------------------------------------------------------------------------------------- mounts
 
 /// The options of what is mounted at a place, by mountinfo.

@@ -73,7 +73,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     let pidfd_socket = connect("--pidfd-socket", &request.pidfd_socket)?;
     let agent = Agent::connect(&plan, Some((status, init.pid)))?;
     let join = join(&host, &record, &init, &request.cgroups)?;
-    let kinds = kinds(&host, &plan, &init)?;
+    let kinds = kinds(&host, &plan, &init, status)?;
 
     let root = if kinds & libc::CLONE_NEWNS == 0 { Some(root_of(&host, &init)?) } else { None };
     set_affinity(&plan)?;
@@ -172,7 +172,7 @@ fn root_of(host: &Host, init: &InitProcess) -> Result<OwnedFd> {
 
 /// `CLONE_NEW*` of the namespaces to join: those of the configuration, and those of whoever called `create`, which need
 /// not be ours. A process cannot join the user namespace in which it is already (setns(2)).
-fn kinds(host: &Host, plan: &Plan, init: &InitProcess) -> Result<i32> {
+fn kinds(host: &Host, plan: &Plan, init: &InitProcess, status: Status) -> Result<i32> {
     let mut kinds = plan.child.namespaces.kinds();
     let namespace = |pid: &str, name: &str| {
         let link = format!("{pid}/ns/{name}");
@@ -180,7 +180,18 @@ fn kinds(host: &Host, plan: &Plan, init: &InitProcess) -> Result<i32> {
             Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
             // A kernel without this type.
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Error::new(format!("stat /proc/{link}")).errno(errno)),
+            Err(errno) => {
+                let error = Error::new(format!("stat /proc/{link}")).errno(errno);
+                // See `visible_at_gate`.
+                let is_hidden = errno == Errno::ACCESS && status == Status::Created;
+                Err(if is_hidden {
+                    error.hint(
+                        "start it first: till then others in its namespaces must not look into it, nor may its user",
+                    )
+                } else {
+                    error
+                })
+            }
         }
     };
     let init = init.pid.as_raw_nonzero().to_string();

@@ -133,8 +133,7 @@ pub(crate) struct ChildPlan {
     /// Whom an ordinary user has called: what the kernel does not grant them is an error.
     pub(crate) for_user: bool,
     /// Whether init can be looked into while it waits for `start`, by which time it has nothing that the container has not:
-    /// or its user could not `exec` beside it, who has no rights over a process that cannot be dumped. Not where others of
-    /// the container are there before it.
+    /// or its user could not `exec` beside it, who has no rights over a process that cannot be dumped.
     pub(crate) visible_at_gate: bool,
     /// None: the parent sets it, or nobody.
     pub(crate) oom_score_adj: Option<i32>,
@@ -193,7 +192,7 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         process,
         preserve_fds: options.preserve_fds,
         for_user: facts.caller.is_user(),
-        visible_at_gate: facts.caller.is_user() && namespaces.joined.is_empty(),
+        visible_at_gate: facts.caller.is_user() && !namespaces.has_strangers(),
         oom_score_adj: childs_oom_score_adj,
         keep_groups: acting.keep_groups,
         namespaces,

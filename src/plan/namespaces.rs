@@ -61,6 +61,11 @@ impl Namespaces {
         self.joined.iter().any(|joined| joined.kind == kind)
     }
 
+    /// Whether others can be there who may trace init: who has rights in its user namespace, and sees it.
+    pub(crate) fn has_strangers(&self) -> bool {
+        self.joins(libc::CLONE_NEWUSER) && !self.is_new(libc::CLONE_NEWPID)
+    }
+
     /// Whether a second child is needed: a joined pid namespace holds only children of who joined it; and what is
     /// joined from outside must be joined before a new user namespace takes the privilege for it, and new namespaces
     /// belong to a joined user namespace only if they are made inside it.
