@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::mounts::{Host, volume_with_a_mount_below};
-use crate::support::{Bundle, Call, case, inside, ours, skip, text};
+use crate::support::{Bundle, Call, busybox, case, inside, ours, skip, text};
 
 fn map(container: u32, host: u32, size: u32) -> Value {
     json!([{"containerID": container, "hostID": host, "size": size}])
@@ -167,6 +167,65 @@ fn on_every_file_system() {
             assert_eq!(output.ok().stdout, "0:0\n7:7\n3:4\n", "{prepare}");
             let look = Call::sh(&format!("stat -c %u:%g {}/new", volume.display()));
             assert_eq!(host.call(look).run().ok().stdout, "3:4\n", "{prepare}");
+        }
+    });
+}
+
+/// A file system in a file, with a volume as its root. Why not, where it cannot be made.
+fn on_disk(mkfs: &str, kind: &str) -> Option<String> {
+    let program = mkfs.split(' ').next().unwrap_or_default();
+    let found = Call::sh(&format!("PATH=/usr/sbin:/sbin:$PATH; command -v {program}")).run();
+    if found.code() != 0 {
+        return Some(format!("no {program}"));
+    }
+    if !text("/proc/filesystems").lines().any(|line| line.trim() == kind) {
+        return Some(format!("no {kind} in this kernel"));
+    }
+    let script = "stat -c %u:%g /v/root /v/seven; touch /v/new; chown 3:4 /v/new; stat -c %u:%g /v/new";
+    let mut bundle = Bundle::sh(script);
+    let directory = bundle.directory.display().to_string();
+    let volume = format!("{directory}/volume");
+    fs::create_dir(&volume).unwrap();
+    fs::create_dir(bundle.rootfs().join("v")).unwrap();
+    bundle.mount("/v", "bind", &volume, &["bind", "idmap"]);
+    bundle.namespace("user", None).capabilities(&["CAP_CHOWN"]);
+    bundle.set("/linux/uidMappings", map(0, 100_000, 100)).set("/linux/gidMappings", map(0, 100_000, 100));
+    // The file is sparse; of xfs it must have 300 MiB.
+    let host = Host::new(&format!(
+        "set -e; PATH=/usr/sbin:/sbin:$PATH; truncate -s 320M {directory}/disk; {mkfs} {directory}/disk >/dev/null; \
+         mount -t {kind} -o loop {directory}/disk {volume}; cd {volume}; touch root seven; chown 7:7 seven",
+    ));
+    let container = bundle.container();
+    let output = host.call(container.call_bundle("run", &[])).run().ok();
+    assert_eq!(output.stdout, "0:0\n7:7\n3:4\n");
+    let look = Call::sh(&format!("stat -c %u:%g {volume}/seven {volume}/new"));
+    assert_eq!(host.call(look).run().ok().stdout, "7:7\n3:4\n");
+    None
+}
+
+#[test]
+fn on_ext4() {
+    case(|| {
+        if let Some(why) = on_disk(&format!("{} mke2fs -F", busybox().display()), "ext4") {
+            skip!("{why}");
+        }
+    });
+}
+
+#[test]
+fn on_btrfs() {
+    case(|| {
+        if let Some(why) = on_disk("mkfs.btrfs -q", "btrfs") {
+            skip!("{why}");
+        }
+    });
+}
+
+#[test]
+fn on_xfs() {
+    case(|| {
+        if let Some(why) = on_disk("mkfs.xfs -q", "xfs") {
+            skip!("{why}");
         }
     });
 }

@@ -6,7 +6,7 @@ set -euo pipefail
 case ${1:-} in
     build)       packages=(gcc libc6-dev) ;;
     run)         packages=(gcc libc6-dev busybox-static) ;;
-    integration) packages=(gcc libc6-dev busybox-static runc crun uidmap) ;;
+    integration) packages=(gcc libc6-dev busybox-static runc crun uidmap btrfs-progs xfsprogs) ;;
     bench)       packages=(gcc libc6-dev busybox-static runc crun golang-github-containers-common) ;;
     guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
     guest-systemd) packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils mmdebstrap e2fsprogs) ;;
