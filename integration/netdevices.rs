@@ -58,6 +58,12 @@ impl Net {
         self.sh("cd /proc/sys/net/ipv4/conf && echo *").split_whitespace().map(str::to_owned).collect()
     }
 
+    /// The routes by devices that move.
+    fn routes(&self) -> BTreeSet<String> {
+        let all = self.sh("ip route; ip route show table 100; ip -6 route");
+        all.lines().filter(|line| line.contains(" dev c") && !line.starts_with("fe80")).map(str::to_owned).collect()
+    }
+
     /// All that `ip` says of a device, but for what changes by itself when it has been down.
     fn shown(&self, device: &str) -> String {
         let all = self.sh(&format!("ip addr show {device}"));
@@ -81,6 +87,13 @@ const DEVICES: &str = "for i in 0 1; do ip link add c$i type veth; ip link set v
     ip addr add 10.77.0.1/24 broadcast 10.77.0.255 dev c0; ip addr add 10.77.0.2/24 dev c0
     ip addr add 10.77.1.1 peer 10.77.1.2 dev c0; ip addr add fd77::1/64 dev c0
     ip link set c0 up; ip link set p0 up";
+
+/// What of an address does not go along, and routes: all of it has to be there again when nothing came of a container.
+const MORE: &str = "; ip addr add 10.78.0.1/24 dev c0 valid_lft 1000 preferred_lft 1000
+    ip addr add 10.79.0.1/24 scope link label c0:x dev c0; ip -6 addr add fe80::77/64 dev c0
+    ip route add 10.90.0.0/16 dev c0 src 10.77.0.2; ip route add default via 10.90.0.1
+    ip route add 10.91.0.0/16 via 10.77.0.9 metric 7 table 100; ip -6 route add fd99::/64 via fd77::9
+    if ip link add br0 type bridge; then ip link set c1 master br0; fi 2>/dev/null";
 
 fn names(bundle: &mut Bundle, devices: serde_json::Value) {
     bundle.set("/linux/netDevices", devices);
@@ -217,14 +230,15 @@ fn devices_of_a_container_with_a_user_namespace() {
 /// What the host has before and after a `create` that fails.
 #[track_caller]
 fn fails_and_leaves_the_devices(net: &Net, edit: impl FnOnce(&mut Bundle), expected: &[&str]) {
-    let before = (net.devices(), net.shown("c0"), net.shown("c1"));
+    let seen = || (net.devices(), net.shown("c0"), net.shown("c1"), net.routes());
+    let before = seen();
     let mut bundle = Bundle::new();
     edit(&mut bundle);
     let container = bundle.container();
     for command in ["create", "run"] {
         let output = net.call(container.call_bundle(command, &[])).run().fails();
         container.nothing_left();
-        assert_eq!((net.devices(), net.shown("c0"), net.shown("c1")), before, "{output:?}");
+        assert_eq!(seen(), before, "{output:?}");
         if ours() {
             assert!(!output.stderr.contains("undo: "), "{output:?}");
             let first = output.stderr.lines().next().unwrap();
@@ -236,9 +250,10 @@ fn fails_and_leaves_the_devices(net: &Net, edit: impl FnOnce(&mut Bundle), expec
 #[test]
 fn devices_go_back_when_create_fails() {
     case(|| {
-        let net = net!(DEVICES);
+        let net = net!(&format!("{DEVICES}{MORE}"));
+        assert!(net.routes().len() > 6, "{:?}", net.routes());
         let both = json!({"c0": {"name": "eth0"}, "c1": {"name": "eth1"}});
-        // A step of the parent, one of the child, and its end.
+        // Steps of the parent, of the child, and its end.
         fails_and_leaves_the_devices(
             &net,
             |bundle| {
@@ -260,6 +275,23 @@ fn devices_go_back_when_create_fails() {
             &net,
             |bundle| {
                 names(bundle, both.clone());
+                let hook = json!({"path": busybox(), "args": ["false"]});
+                bundle.set("/hooks", json!({"createContainer": [hook]}));
+            },
+            &["createContainer hook #0"],
+        );
+        fails_and_leaves_the_devices(
+            &net,
+            |bundle| {
+                names(bundle, both.clone());
+                bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_KILL_PROCESS"}));
+            },
+            &["linux.seccomp", "SIGSYS"],
+        );
+        fails_and_leaves_the_devices(
+            &net,
+            |bundle| {
+                names(bundle, both.clone());
                 let script = format!(
                     "read -r state; pid=${{state#*\\\"pid\\\":}}; pid=${{pid%%,*}}; {} kill -9 $((pid))",
                     busybox().display()
@@ -268,6 +300,26 @@ fn devices_go_back_when_create_fails() {
             },
             &["init died"],
         );
+    });
+}
+
+/// Nobody is left who could bring them back: they share the fate of their namespace, which is not lost if it is a pod's.
+#[test]
+fn devices_stay_where_they_are_when_create_is_killed() {
+    case(|| {
+        let net = net!(DEVICES);
+        let pod = net!(":");
+        let mut bundle = Bundle::new();
+        bundle.namespace("network", Some(&pod.path()));
+        names(&mut bundle, json!({"c0": {"name": "eth0"}}));
+        let hook = json!({"path": busybox(), "args": ["sh", "-c", "kill -9 $PPID"]});
+        bundle.set("/hooks", json!({"createRuntime": [hook]}));
+        let container = bundle.container();
+        assert_eq!(net.create(&container).code(), 1009);
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+        assert!(pod.shown("eth0").contains("10.77.0.1/24"), "{}", pod.shown("eth0"));
+        assert!(!net.devices().contains("c0"));
     });
 }
 

@@ -19,15 +19,20 @@ const IFINFOMSG: usize = 16;
 const IFADDRMSG: usize = 8;
 /// linux/if_link.h; the last is of Linux 5.13.
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_NEW_IFINDEX: u16 = 49;
 /// linux/if_addr.h.
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const IFA_LABEL: u16 = 3;
 const IFA_BROADCAST: u16 = 4;
+const IFA_CACHEINFO: u16 = 6;
 const IFA_FLAGS: u16 = 8;
 const IFA_RT_PRIORITY: u16 = 9;
 const IFA_F_PERMANENT: u32 = 0x80;
+/// Of IPv6; of IPv4 the same bit says secondary.
+const IFA_F_TEMPORARY: u32 = 0x01;
 /// `NODAD`, `HOMEADDRESS`, `MANAGETEMPADDR`, `NOPREFIXROUTE`, `MCAUTOJOIN`: what its maker has chosen. The other flags
 /// are the address' state.
 const IFA_F_CHOSEN: u32 = 0x02 | 0x10 | 0x100 | 0x200 | 0x400;
@@ -43,6 +48,8 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) up: bool,
+    /// The bridge that it is a port of, or the like.
+    pub(super) master: Option<u32>,
 }
 
 /// An address of a device, with what is needed to make it again.
@@ -60,6 +67,17 @@ impl Address {
     /// config-linux.md, Network Devices: permanent ones of global scope go with the device.
     pub(super) fn goes_along(&self) -> bool {
         self.flags & IFA_F_PERMANENT != 0 && self.scope == RT_SCOPE_UNIVERSE
+    }
+
+    /// The temporary ones of IPv6 are the kernel's, which makes new ones.
+    pub(super) fn comes_back(&self) -> bool {
+        i32::from(self.family) != libc::AF_INET6 || self.flags & IFA_F_TEMPORARY == 0
+    }
+
+    /// The same for another name of the device: without its label, which is the old name, and what the kernel counts.
+    pub(super) fn elsewhere(mut self) -> Self {
+        self.attributes.retain(|(kind, _)| !matches!(*kind, IFA_LABEL | IFA_CACHEINFO));
+        self
     }
 }
 
@@ -153,6 +171,11 @@ pub(super) fn bring_up(index: u32) -> Request {
     Request::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, IFF_UP, IFF_UP))
 }
 
+/// Makes a device a port of another one again.
+pub(super) fn set_master(index: u32, master: u32) -> Request {
+    Request::new(libc::RTM_NEWLINK, 0, &ifinfomsg(index, 0, 0)).attribute(IFLA_MASTER, &master.to_ne_bytes())
+}
+
 /// Makes an address again, at the device of that index.
 pub(super) fn add_address(address: &Address, index: u32) -> Request {
     let [i0, i1, i2, i3] = index.to_ne_bytes();
@@ -210,8 +233,14 @@ fn end(payload: &[u8], error: bool, capped: bool) -> Answer<'static> {
 
 /// An answer about a device.
 pub(super) fn link(part: &[u8]) -> Option<Link> {
-    let name = attributes(part.get(IFINFOMSG..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
-    Some(Link { index: u32_at(part, 4)?, name: text_of(name), up: u32_at(part, 8)? & IFF_UP != 0 })
+    let find = |wanted| attributes(part.get(IFINFOMSG..)?).find(|(kind, _)| *kind == wanted).map(|(_, bytes)| bytes);
+    let master = find(IFLA_MASTER).and_then(|bytes| u32_at(bytes, 0));
+    Some(Link {
+        index: u32_at(part, 4)?,
+        name: text_of(find(IFLA_IFNAME)?),
+        up: u32_at(part, 8)? & IFF_UP != 0,
+        master,
+    })
 }
 
 /// An answer about an address.
@@ -229,8 +258,7 @@ pub(super) fn address(part: &[u8]) -> Option<Address> {
         match kind {
             // All 32 of them; the header has room for 8.
             IFA_FLAGS => address.flags = u32_at(payload, 0)?,
-            // Not the label, which is the old name, and not what the kernel counts.
-            IFA_ADDRESS | IFA_LOCAL | IFA_BROADCAST | IFA_RT_PRIORITY => {
+            IFA_ADDRESS | IFA_LOCAL | IFA_LABEL | IFA_BROADCAST | IFA_CACHEINFO | IFA_RT_PRIORITY => {
                 address.attributes.push((kind, payload.to_vec()));
             }
             _ => {}
@@ -260,5 +288,6 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..)?.first_chunk().copied().map(u16::from_ne_bytes)
 }
 
+pub(super) mod route;
 #[cfg(test)]
 mod tests;

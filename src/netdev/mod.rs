@@ -20,6 +20,7 @@ use rustix::process::Pid;
 use crate::error::{Error, Result};
 use crate::plan::NetDevice;
 use crate::sys;
+use message::route::Route;
 use message::{Address, Answer, Link, Request};
 pub(crate) use stats::{Interface, interfaces};
 
@@ -31,7 +32,10 @@ const TRIES: usize = 16;
 /// A device of the plan, as it is before it moves.
 pub(crate) struct Device {
     link: Link,
+    /// All that it has, of which [`Address::goes_along`] tells what the container gets.
     addresses: Vec<Address>,
+    /// For the way back only.
+    routes: Vec<Route>,
 }
 
 /// Finds the devices of the plan, before anything is made.
@@ -57,8 +61,12 @@ fn find_one(socket: &Socket, plan: &NetDevice) -> Result<Device> {
     let mut addresses = socket
         .list(message::list_addresses, message::address)
         .map_err(|refusal| refusal.at(at("list its addresses".to_owned())))?;
-    addresses.retain(|address| address.index == link.index && address.goes_along());
-    Ok(Device { link, addresses })
+    addresses.retain(|address| address.index == link.index);
+    let routes = socket.list(message::route::list, message::route::read);
+    let mut routes = routes.map_err(|refusal| refusal.at(at("list its routes".to_owned())))?;
+    routes.retain(|route| route.is_made_for(link.index));
+    routes.sort_by_key(Route::has_gateway);
+    Ok(Device { link, addresses, routes })
 }
 
 /// A network namespace, and a socket in it.
@@ -128,12 +136,12 @@ impl Handover {
             // Before the move: what the kernel refuses may have moved all the same, as it renames afterwards.
             self.moved.push(Moved { field: plan.field(), index: new, device });
             self.host.send_to(&self.container, old, new, &plan.name).map_err(&failed)?;
-            self.moved.last().map_or(Ok(()), |moved| complete(&self.container, moved, new, true))?;
+            self.moved.last().map_or(Ok(()), |moved| complete(&self.container, moved, new))?;
         }
         Ok(())
     }
 
-    /// Moves everything back, last first: names, indices and addresses as they were.
+    /// Moves everything back, last first: names, indices, addresses and routes as they were.
     pub(crate) fn undo(&self) -> Vec<Error> {
         self.moved.iter().rev().filter_map(|moved| self.back(moved).err()).collect()
     }
@@ -150,7 +158,7 @@ impl Handover {
         }
         let index = free_index(&here, link.index);
         self.container.send_to(&self.host, moved.index, index, &link.name).map_err(failed)?;
-        complete(&self.host, moved, index, link.up)
+        restore(&self.host, moved, index)
     }
 }
 
@@ -184,19 +192,37 @@ fn free_index(there: &[Link], wanted: u32) -> u32 {
     if there.iter().any(|link| link.index == wanted) { highest.saturating_add(1) } else { wanted }
 }
 
-/// Gives a device that has moved its addresses, and brings it up.
-fn complete(side: &Side, moved: &Moved, index: u32, up: bool) -> Result<()> {
-    for address in &moved.device.addresses {
+/// Gives a device that has moved the addresses that go along, and brings it up.
+fn complete(side: &Side, moved: &Moved, index: u32) -> Result<()> {
+    for address in moved.device.addresses.iter().filter(|address| address.goes_along()) {
+        let address = address.clone().elsewhere();
         side.socket
-            .call(|| message::add_address(address, index))
+            .call(|| message::add_address(&address, index))
             .map_err(|refusal| refusal.at(Error::at(&moved.field, format!("give it the address {address} again"))))?;
     }
-    if up {
-        side.socket
-            .call(|| message::bring_up(index))
-            .map_err(|refusal| refusal.at(Error::at(&moved.field, "bring the device up")))?;
+    side.socket
+        .call(|| message::bring_up(index))
+        .map_err(|refusal| refusal.at(Error::at(&moved.field, "bring the device up")))
+}
+
+/// Gives a device that has come back everything that it had. What the kernel or a daemon has made again is there already.
+fn restore(side: &Side, moved: &Moved, index: u32) -> Result<()> {
+    let Device { link, addresses, routes } = &moved.device;
+    let at = |what: String| Error::at(&moved.field, what);
+    let again = |request: &dyn Fn() -> Request, what: &str| match side.socket.call(request) {
+        Err(refusal) if refusal.errno != libc::EEXIST => Err(refusal.at(at(format!("give it {what} again")))),
+        _ => Ok(()),
+    };
+    if let Some(master) = link.master {
+        again(&|| message::set_master(index, master), "its master")?;
     }
-    Ok(())
+    for address in addresses.iter().filter(|address| address.comes_back()) {
+        again(&|| message::add_address(address, index), &format!("the address {address}"))?;
+    }
+    if link.up {
+        again(&|| message::bring_up(index), "its state, up,")?;
+    }
+    routes.iter().try_for_each(|route| again(&|| message::route::add(route, index), "a route"))
 }
 
 /// What the kernel has against a request.

@@ -75,8 +75,9 @@ fn what_is_cut_off_is_no_answer() {
 #[test]
 fn a_link_is_read() {
     let part = [&ifinfomsg(7, 0x1043, 0)[..], &as_answer(find_link("eth0"))[IFINFOMSG..]].concat();
-    assert_eq!(link(&part), Some(Link { index: 7, name: "eth0".to_owned(), up: true }));
-    assert_eq!(link(&as_answer(find_link("b"))), Some(Link { index: 0, name: "b".to_owned(), up: false }));
+    assert_eq!(link(&part), Some(Link { index: 7, name: "eth0".to_owned(), up: true, master: None }));
+    let port = as_answer(find_link("b").attribute(IFLA_MASTER, &[3, 0, 0, 0]));
+    assert_eq!(link(&port), Some(Link { index: 0, name: "b".to_owned(), up: false, master: Some(3) }));
 }
 
 fn v4(flags: u8, scope: u8, more: u32) -> Address {
@@ -95,7 +96,8 @@ fn an_address_is_made_again_without_its_state_and_label() {
     // Permanent, secondary, deprecated; and noprefixroute, which only the long flags have.
     let address = v4(0xa1, 0, 0x2a1);
     assert_eq!(address.to_string(), "10.0.0.1/24");
-    let bytes = add_address(&address, 9).numbered(1);
+    assert_ne!(add_address(&address, 9), add_address(&address.clone().elsewhere(), 9));
+    let bytes = add_address(&address.elsewhere(), 9).numbered(1);
     assert_eq!(bytes[4..8], [20, 0, 0x05, 0x06]);
     let mut expected = vec![2, 24, 0, 0, 9, 0, 0, 0, 8, 0, 8, 0, 0, 2, 0, 0];
     expected.extend([8, 0, 1, 0, 10, 0, 0, 2, 8, 0, 2, 0, 10, 0, 0, 1]);
@@ -109,5 +111,8 @@ fn permanent_addresses_of_global_scope_go_along() {
     assert!(!v4(0, 0, 0).goes_along(), "of a DHCP client");
     let v6 = address(&[&[10, 64, 0x80, 0, 7, 0, 0, 0, 20, 0, 1, 0][..], &[0xfd; 16]].concat()).unwrap();
     assert!(v6.goes_along());
+    assert!(v6.comes_back() && v4(0x01, 0, 0x01).comes_back(), "secondary ones too");
+    let temporary = address(&[&[10, 64, 0x01, 0, 7, 0, 0, 0, 20, 0, 1, 0][..], &[0xfd; 16]].concat()).unwrap();
+    assert!(!temporary.comes_back());
     assert_eq!(v6.to_string(), "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd/64");
 }
