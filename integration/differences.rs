@@ -369,6 +369,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "lifecycle::exit_codes_created", "a created container can be paused", "runc's behaviour"),
     d("crun", "lifecycle::exit_codes_paused", "SIGKILL ends a paused container", "runc's behaviour"),
     d("crun", "lifecycle::exit_codes_running", "resume of what is not paused is an error", "runc's behaviour"),
+    d("runc", "lifecycle::kill_reaches_what_init_has_left_in_a_shared_pid_namespace", "kill KILL ends what a dead init has left", "runc's behaviour since 1.2"),
+    d("crun", "lifecycle::kill_reaches_what_init_has_left_in_a_shared_pid_namespace", "a dead container is `container not running`", "runc's words"),
     d("crun", "lifecycle::words_created", "a created container can be paused", "runc's behaviour"),
     d("crun", "lifecycle::words_missing", "words of runc", "runc's words, which callers look for"),
     d("crun", "lifecycle::words_paused", "SIGKILL ends a paused container; words of runc", "runc's words, which callers look for"),

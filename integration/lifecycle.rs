@@ -310,6 +310,27 @@ fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
     });
 }
 
+/// What is left is found by its cgroup only.
+#[test]
+fn kill_reaches_what_init_has_left_in_a_shared_pid_namespace() {
+    case(|| {
+        let mut bundle = Bundle::sh("sleep 1000 & echo $!; read line");
+        bundle.no_namespace("pid");
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        let child: u32 = io.stdout.next().parse().unwrap();
+        let init = container.pid();
+        io.close();
+        wait_for_end(init);
+        assert_eq!(container.status(), "stopped");
+        assert!(container.command(&["kill"], &["TERM"]).fails().stderr.contains("container not running"));
+        container.command(&["kill"], &["KILL"]).ok();
+        wait_for_end(child);
+        assert!(container.command(&["kill"], &["KILL"]).fails().stderr.contains("container not running"));
+    });
+}
+
 #[test]
 fn delete_force_ends_every_process_of_a_shared_pid_namespace() {
     case(|| {

@@ -213,6 +213,12 @@ fn carry_out(
         let asked = path.is_some_and(|path| !path.as_os_str().is_empty());
         cgroup.leave_out_denied(&host.cgroups, asked, &plan.settings)?;
     }
+    if rootless && cgroup.dirs.is_empty() && !plan.child.namespaces.has(libc::CLONE_NEWPID) {
+        log.warning(
+            "a rootless container with no cgroup and no private pid namespace. Such configuration is strongly discouraged: \
+             nobody can tell which processes are its",
+        );
+    }
     cgroup.find_existing()?;
     let mut record = record(request, &plan, &host, cgroup)?;
     record.rdt = opened.rdt;

@@ -27,7 +27,20 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
         }
         return kill_all(&container.processes(&proc)?, signal, status);
     }
-    let Some(process) = process else { return Err(Error::new("container not running")) };
+    let Some(process) = process else {
+        return match record {
+            // What init has left where it was not the first of a pid namespace: runc, too, since 1.2.
+            Some(record)
+                if (signal, status) == (libc::SIGKILL, Status::Stopped)
+                    && !record.own_pid_namespace
+                    && !record.cgroup.dirs.is_empty()
+                    && !container.processes(&proc)?.is_empty() =>
+            {
+                record.cgroup.kill()
+            }
+            _ => Err(Error::new("container not running")),
+        };
+    };
     match sys::pidfd_send_signal(process.pidfd.as_fd(), signal) {
         Ok(()) => {}
         Err(Errno::SRCH) => return Err(Error::new("container not running")),
