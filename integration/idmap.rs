@@ -45,6 +45,13 @@ fn can_be_mapped() -> bool {
     output.code() == 0
 }
 
+/// Since Linux 6.3.
+pub(crate) fn tmpfs_can_be_mapped() -> bool {
+    let release = text("/proc/sys/kernel/osrelease");
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
 const LOOK: &str = "stat -c '%n %u %g' /v/root /v/seven; touch /v/new";
 
 #[test]
@@ -143,11 +150,7 @@ fn on_every_file_system() {
         let overlay = "mkdir BUNDLE/upper BUNDLE/work && mount -t overlay o VOLUME \
                        -o lowerdir=VOLUME,upperdir=BUNDLE/upper,workdir=BUNDLE/work";
         let tmpfs = "mount -t tmpfs t VOLUME";
-        let release = text("/proc/sys/kernel/osrelease");
-        let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
-        // tmpfs can since Linux 6.3.
-        let cannot =
-            if (numbers.next(), numbers.next()) < (Some(6), Some(3)) { vec![tmpfs, overlay] } else { vec![overlay] };
+        let cannot = if tmpfs_can_be_mapped() { vec![overlay] } else { vec![tmpfs, overlay] };
         for prepare in [":", tmpfs, overlay] {
             let script = "stat -c %u:%g /v/root /v/seven; touch /v/new; chown 3:4 /v/new; stat -c %u:%g /v/new";
             let mut bundle = Bundle::sh(script);
@@ -245,6 +248,32 @@ fn below_an_overlay() {
         bundle.mount("/mnt", "overlay", "overlay", &[&layers]);
         assert_eq!(bundle.container().run().ok().stdout, "500:600\n507:607\n");
         assert!(!volume.join("new").exists());
+    });
+}
+
+/// The same by root of a user namespace, whose ids on the layer below are those of the container.
+#[test]
+fn below_an_overlay_in_a_user_namespace() {
+    case(|| {
+        let mut bundle = Bundle::sh("stat -c %u:%g /mnt/root /mnt/seven; touch /mnt/new; chown 3:4 /mnt/seven");
+        let Some(volume) = volume(&mut bundle, &["bind", "idmap"], None) else { skip!("no id-mapped mounts here") };
+        bundle.namespace("user", None).capabilities(&["CAP_CHOWN"]);
+        bundle.set("/linux/uidMappings", map(0, 100_000, 100)).set("/linux/gidMappings", map(0, 100_000, 100));
+        let directory = bundle.directory.clone();
+        for name in ["upper", "work"] {
+            fs::create_dir(directory.join(name)).unwrap();
+            chown(directory.join(name), Some(100_000), Some(100_000)).unwrap();
+        }
+        let layer = directory.display();
+        let layers = format!("lowerdir={layer}/rootfs/v,upperdir={layer}/upper,workdir={layer}/work,userxattr");
+        bundle.mount("/mnt", "overlay", "overlay", &[&layers]);
+        let container = bundle.container();
+        assert_eq!(container.run().ok().stdout, "0:0\n7:7\n");
+        let owner = |path: PathBuf| fs::metadata(path).map(|stat| (stat.uid(), stat.gid())).ok();
+        // What was changed is above, with the host's ids of the container.
+        assert_eq!(owner(volume.join("seven")), Some((7, 7)));
+        assert_eq!(owner(directory.join("upper/seven")), Some((100_003, 100_004)));
+        assert_eq!((owner(volume.join("new")), owner(directory.join("upper/new"))), (None, Some((100_000, 100_000))));
     });
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
+use crate::idmap::tmpfs_can_be_mapped;
 use crate::namespaces::{mappings, user_namespaces};
 use crate::support::{Bundle, Output, base_config, busybox, case, ours, runtime, skip};
 
@@ -132,6 +133,45 @@ fn with_a_user_namespace_in_each() {
         let mut bundle = outer(RUN, |inner| map_again(inner, 1000));
         mappings(bundle.namespace("user", None));
         assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
+
+/// Root of a user namespace may map the ids of what was mounted there, and of nothing else.
+#[test]
+fn with_an_id_mapped_mount_in_a_user_namespace() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    if !tmpfs_can_be_mapped() {
+        skip!("no id-mapped tmpfs");
+    }
+    case(|| {
+        for (source, works) in [("/run/volume", true), ("/mnt/volume", false)] {
+            let look = "stat -c %u:%g /run/volume/new";
+            let prepare = format!("mkdir -m 777 {source}; touch {source}/root");
+            let mut bundle = outer(&format!("{prepare} && {RUN} && {look}"), |inner| {
+                let map = json!([{"containerID": 0, "hostID": 30, "size": 10}]);
+                let mount = json!({"destination": "/v", "type": "bind", "source": source, "options": ["bind"],
+                                   "uidMappings": map, "gidMappings": map});
+                inner["mounts"].as_array_mut().unwrap().push(mount);
+                let script = "stat -c %u:%g /v/root; touch /v/new";
+                inner["process"]["args"] = json!(["sh", "-c", script]);
+                inner["process"]["user"] = json!({"uid": 33, "gid": 34});
+            });
+            for program in ["stat", "touch"] {
+                fs::copy(busybox(), bundle.rootfs().join("mnt/rootfs/bin").join(program)).unwrap();
+            }
+            fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o777)).unwrap();
+            fs::create_dir(bundle.rootfs().join("mnt/rootfs/v")).unwrap();
+            mappings(bundle.namespace("user", None));
+            let output = run(bundle);
+            if works {
+                assert_eq!(output.ok().stdout, "30:30\n3:4\n");
+            } else {
+                let words = "mounts[7].uidMappings: map the ids of the mount: operation not permitted (EPERM)\nhint: ";
+                assert!(output.fails().stderr.contains(words));
+            }
+        }
     });
 }
 
