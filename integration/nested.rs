@@ -1,6 +1,8 @@
 //! A container in a container: this runtime runs in one of its own, as privileged root, as root of a user namespace, and as
 //! an engine confines it.
 
+mod docker;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
@@ -209,9 +211,9 @@ fn covered_parts_of_proc_are_named_as_the_reason() {
     });
 }
 
-/// As Docker's profile does: clone3 is not there, since a filter cannot look into its argument, and keys are not to be used.
+/// As profiles do that deny some kinds of clone: clone3 is not there, since a filter cannot look into its argument.
 #[test]
-fn behind_a_seccomp_filter_as_of_docker() {
+fn behind_a_seccomp_filter_without_clone3() {
     if !ours() {
         skip!("this runtime in its own container");
     }
@@ -228,5 +230,73 @@ fn behind_a_seccomp_filter_as_of_docker() {
         });
         bundle.set("/linux/seccomp", profile);
         assert_eq!(run(bundle).ok().stdout, WORDS);
+    });
+}
+
+/// What the bundle's process may have.
+fn capabilities(bundle: &Bundle) -> Vec<&str> {
+    let all = bundle.config["process"]["capabilities"]["bounding"].as_array().unwrap();
+    all.iter().filter_map(Value::as_str).collect()
+}
+
+/// Docker's profile knows neither pivot_root(2) nor keys, whatever the container may.
+const NO_PIVOT: &str = "cd /mnt && runtime --root /run/inner run --no-pivot inner";
+
+#[test]
+fn behind_dockers_seccomp_profile() {
+    if !ours() {
+        skip!("this runtime in its own container");
+    }
+    case(|| {
+        for user in [false, true] {
+            if user && !user_namespaces() {
+                continue;
+            }
+            let mut bundle = outer(NO_PIVOT, |_| {});
+            bundle.set("/linux/seccomp", docker::profile(&capabilities(&bundle)));
+            if user {
+                mappings(bundle.namespace("user", None));
+            }
+            let output = run(bundle).ok();
+            assert_eq!(output.stdout, WORDS);
+        }
+    });
+}
+
+/// The life of a container there, by the single commands.
+#[test]
+fn behind_dockers_seccomp_profile_by_single_commands() {
+    if !ours() {
+        skip!("this runtime in its own container");
+    }
+    case(|| {
+        let script = "set -e; cd /mnt; r='runtime --root /run/inner'; $r create --no-pivot c </dev/null; $r start c; \
+                      $r exec c id -u; $r state c | grep status; $r kill c KILL; $r delete --force c; ls /run/inner";
+        let mut bundle = outer(script, |inner| inner["process"]["args"] = json!(["sh", "-c", "while :; do :; done"]));
+        bundle.set("/linux/seccomp", docker::profile(&capabilities(&bundle)));
+        assert_eq!(run(bundle).ok().stdout, "0\n  \"status\": \"running\",\n");
+    });
+}
+
+/// Without --no-pivot, and with what Docker gives by default.
+#[test]
+fn what_dockers_seccomp_profile_denies_is_named() {
+    if !ours() || !user_namespaces() {
+        skip!("this runtime in its own container, in a user namespace");
+    }
+    case(|| {
+        let mut bundle = outer(RUN, |_| {});
+        bundle.set("/linux/seccomp", docker::profile(&capabilities(&bundle)));
+        let stderr = run(bundle).fails().stderr;
+        assert!(
+            stderr.contains("operation not permitted (EPERM)\nhint: ") && stderr.contains("--no-pivot"),
+            "{stderr}"
+        );
+
+        let mut bundle = outer(RUN, |inner| map_again(inner, 1000));
+        bundle.set("/linux/seccomp", docker::profile(&["CAP_SYS_CHROOT"]));
+        let stderr = run(bundle).fails().stderr;
+        let words = "linux.namespaces: create the namespaces: operation not permitted (EPERM)\nhint: ";
+        assert!(stderr.contains(words) && stderr.contains("seccomp profile"), "{stderr}");
     });
 }

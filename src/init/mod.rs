@@ -260,9 +260,16 @@ fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildE
         Ok(_) | Err(Errno::NOSYS) => Ok(()),
         // The user's quota of keys is used up: the container shares the caller's keyring then.
         Err(errno @ Errno::DQUOT) => sync.warn(&fault(errno)),
+        // An outer profile denies keyctl(2) altogether (Docker's does), to the container as to us.
+        Err(errno @ Errno::PERM) if sys::keyctl_describe_perm(SESSION_KEYRING) == Err(Errno::PERM) => {
+            sync.warn(&fault(errno))
+        }
         Err(errno) => Err(fault(errno)),
     }
 }
+
+/// `KEY_SPEC_SESSION_KEYRING` of linux/keyctl.h.
+const SESSION_KEYRING: i64 = -3;
 
 /// From a process in the right place to one that only has to be executed: takes on the user's identity, finds the
 /// program, and says that all is ready. `now`: what is certain to fail is an error here, and not when it is executed.

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::error::{Errno, Error};
-use crate::rootfs::plan::{MountKind, Param};
+use crate::rootfs::plan::{Enter, MountKind, Param};
 use crate::sync::{Fault, START_CONTAINER, Step};
 
 mod program;
@@ -58,6 +58,9 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
             error.hint("mount a devpts at /dev/pts (a mount of type devpts)")
         }
         (Step::SecondChild | Step::ExecChild, libc::EAGAIN) => error.hint(NO_MORE_PROCESSES),
+        (Step::PivotRoot, libc::EPERM) if plan.child.rootfs.enter == Enter::Pivot => error.hint(
+            "a seccomp profile around this runtime may deny pivot_root(2), as Docker's does: --no-pivot goes without it",
+        ),
         (Step::Keyring, libc::EDQUOT) => error.hint("raise kernel.keys.maxkeys and kernel.keys.maxbytes"),
         _ => match user_namespace_hint(plan, fault) {
             Some(hint) => error.hint(hint),
