@@ -156,7 +156,8 @@ table! {
     namespace_path_is_no_namespace: |b| { b.namespace("network", Some("/etc/passwd")); }, ["linux.namespaces[4]", "/etc/passwd"];
     user_namespace_without_mappings: |b| { b.namespace("user", None); }, ["linux.uidMappings"];
     mappings_without_a_user_namespace: |b| set(b, "/linux/uidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}])), ["linux.uidMappings"];
-    mappings_overlap: |b| { b.namespace("user", None).set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}])).set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 5, "hostID": 3000, "size": 10}])); }, ["linux.uidMappings"];
+    mappings_overlap: |b| { b.namespace("user", None).set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}])).set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}, {"containerID": 5, "hostID": 3000, "size": 10}])); }, ["linux.uidMappings[1]: ", "overlaps with linux.uidMappings[0]"];
+    mappings_overlap_on_the_host: |b| { b.namespace("user", None).set("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1000, "size": 10}])).set("/linux/gidMappings", json!([{"containerID": 0, "hostID": 3009, "size": 1}, {"containerID": 5, "hostID": 3000, "size": 10}])); }, ["linux.gidMappings[1]: ", "overlaps with linux.gidMappings[0]"];
     time_offsets_without_a_time_namespace: |b| set(b, "/linux/timeOffsets", json!({"boottime": {"secs": 100, "nanosecs": 0}})), ["linux.timeOffsets"];
     time_offset_of_an_unknown_clock: |b| { b.namespace("time", None).set("/linux/timeOffsets", json!({"realtime": {"secs": 1, "nanosecs": 0}})); }, ["linux.timeOffsets", "realtime"];
     device_type_is_unknown: |b| set(b, "/linux/devices", json!([{"path": "/dev/x", "type": "x", "major": 1, "minor": 3}])), ["linux.devices[0].type", "x"];

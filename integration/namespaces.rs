@@ -293,6 +293,34 @@ fn user_namespace_has_working_devices_and_its_own_capabilities() {
     });
 }
 
+/// Root of the container may not set these, who calls the runtime may.
+#[test]
+fn user_namespace_with_limits_that_only_the_outside_may_set() {
+    case(|| {
+        if !user_namespaces() {
+            skip!("no user namespaces");
+        }
+        let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
+        let own_score: i32 = text("/proc/self/oom_score_adj").trim().parse().unwrap();
+        // Bit 24: CAP_SYS_RESOURCE, which root of this machine may lack.
+        let status = text("/proc/self/status");
+        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+        let may = u64::from_str_radix(effective, 16).unwrap() & 1 << 24 != 0;
+        let (limit, score) = if may { (own + 1, own_score - 100) } else { (own, own_score) };
+        let script = "ulimit -Hn; cat /proc/self/oom_score_adj";
+        let mut bundle = Bundle::sh(&format!("{script}; echo ready; read line"));
+        mappings(bundle.namespace("user", None));
+        bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": limit}]));
+        bundle.set("/process/oomScoreAdj", json!(score));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        let expected = format!("{limit}\n{score}\n");
+        assert_eq!(io.stdout.until("ready\n"), format!("{expected}ready\n"));
+        assert_eq!(container.command(&["exec"], &["sh", "-c", script]).ok().stdout, expected);
+    });
+}
+
 #[test]
 fn user_namespace_keeps_masked_and_read_only_paths() {
     case(|| {

@@ -218,6 +218,17 @@ fn lines(mappings: &[LinuxIdMapping], field: &str) -> Result<String> {
             let text = format!("containerID {inside}, hostID {outside}, size {size} is not a range of ids");
             return Err(Error::at(format!("{field}[{index}]"), text));
         }
+        for (other, earlier) in mappings.iter().enumerate().take(index) {
+            let overlaps = |a: u32, b: u32| {
+                let (a, b) = (u64::from(a), u64::from(b));
+                a < b + u64::from(earlier.size()) && b < a + u64::from(size)
+            };
+            if overlaps(inside, earlier.container_id()) || overlaps(outside, earlier.host_id()) {
+                let text =
+                    format!("containerID {inside}, hostID {outside}, size {size} overlaps with {field}[{other}]");
+                return Err(Error::at(format!("{field}[{index}]"), text));
+            }
+        }
         text.push_str(&format!("{inside} {outside} {size}\n"));
     }
     if text.len() >= 4096 {
