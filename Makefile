@@ -93,10 +93,10 @@ guest-legacy: ## the tests systemd:: in such a guest, where systemd has cgroup v
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --legacy" GUEST_LOG=guest-legacy GUEST_ENV="$(SYSTEMD_ENV)" \
 	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),systemd::)"
 
-guest-rootless: ## the tests user_session:: in such a guest, by an unprivileged user with a systemd of its own
+guest-rootless: ## the tests user_session:: and rootless:: in such a guest, by an unprivileged user with a systemd of its own
 	@scripts/setup.sh guest-systemd
-	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp $(GUEST_ENV)" \
-	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session::)"
+	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp RUNTIME_TEST_DEADLINE=60 $(GUEST_ENV)" \
+	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session:: rootless::)"
 
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance

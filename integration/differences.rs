@@ -499,6 +499,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "rootless::a_seccomp_agent_needs_a_profile_that_lets_the_listener_be_sent", "the listener comes by sendmsg(2)", "ARCHITECTURE.md, The seccomp agent is connected to first"),
     d("runc", "rootless::a_user_namespace_can_be_joined", "mappings of a joined user namespace need not be repeated", "config-linux.md, User namespace mappings"),
     d("crun", "rootless::a_user_namespace_can_be_joined", "the pid namespace of a joined user namespace is joined, too", "config-linux.md:34"),
+    d("runc", "rootless::additional_groups_are_left_out_by_root_of_a_user_namespace", "root of a user namespace without setgroups(2) may run a container", "runc's behaviour since 1.2"),
     d("crun", "rootless::additional_groups_are_refused", "additional groups are refused where setgroups(2) is denied", "runc's words"),
     d("runc", "rootless::all_processes_are_killed_without_a_cgroup", "kill --all without a cgroup is by pid namespace", "this project's command line"),
     d("crun", "rootless::all_processes_are_killed_without_a_cgroup", "kill --all without a cgroup is by pid namespace", "this project's command line"),
