@@ -62,9 +62,13 @@ fn find_one(socket: &Socket, plan: &NetDevice) -> Result<Device> {
         .list(message::list_addresses, message::address)
         .map_err(|refusal| refusal.at(at("list its addresses".to_owned())))?;
     addresses.retain(|address| address.index == link.index);
-    let routes = socket.list(message::route::list, message::route::read);
-    let mut routes = routes.map_err(|refusal| refusal.at(at("list its routes".to_owned())))?;
-    routes.retain(|route| route.is_made_for(link.index));
+    // Of a table that may have a million.
+    let route = |part: &[u8]| message::route::read(part).filter(|route| route.is_made_for(link.index));
+    let mut routes = match socket.list(message::route::list, route) {
+        // On a router the list never stands still, and it is for the way back only.
+        Err(refusal) if refusal.errno == libc::EINTR => Vec::new(),
+        routes => routes.map_err(|refusal| refusal.at(at("list its routes".to_owned())))?,
+    };
     routes.sort_by_key(Route::has_gateway);
     Ok(Device { link, addresses, routes })
 }
