@@ -384,6 +384,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "lsm::selinux_label_that_may_not_execute", "a program that cannot be executed is an error of start", "runtime.md:116"),
     d("runc", "matrix::absent_new_and_joined_in_every_three", "time namespaces, new and joined", "config-linux.md:33"),
     d("crun", "matrix::absent_new_and_joined_in_every_three", "every combination of new and joined namespaces", "config-linux.md:34"),
+    d("runc", "matrix::by_an_ordinary_user_in_every_three", "time namespaces, new and joined", "config-linux.md:33"),
+    d("crun", "matrix::by_an_ordinary_user_in_every_three", "the pid namespace of a joined user namespace is joined, too", "config-linux.md:34"),
     d("runc", "mounts::bind_by_type_without_an_option", "type bind alone is a bind mount", "runc's behaviour"),
     d("crun", "mounts::bind_by_type_without_an_option", "type bind alone is a bind mount", "runc's behaviour"),
     d("runc", "mounts::cgroup_v1_directory_is_read_only", "`ro` makes the directory of the v1 hierarchies read-only, too", "config.md:133"),

@@ -2,6 +2,7 @@
 //! can be, in as few containers as that takes.
 
 use crate::namespaces::{mappings, user_namespaces};
+use crate::rootless::rootless;
 use crate::support::{Bundle, Call, Container, Running, WAITING, busybox, case, link, skip, with_io};
 
 /// The type in config.json and the name in /proc.
@@ -31,10 +32,15 @@ fn makes_sense(row: &Row) -> bool {
     row[1] == New || row[0] == Absent
 }
 
-fn rows() -> Vec<Row> {
+/// An ordinary user may join only what belongs to a user namespace of theirs, from inside of that.
+fn users_may(row: &Row) -> bool {
+    row[0] == Joined && row[1] == New
+}
+
+fn rows(wanted: fn(&Row) -> bool) -> Vec<Row> {
     let all = (0..3usize.pow(KINDS.len() as u32))
         .map(|number| std::array::from_fn(|kind| [Absent, New, Joined][number / 3usize.pow(kind as u32) % 3]));
-    all.filter(makes_sense).collect()
+    all.filter(wanted).collect()
 }
 
 /// A number for each three kinds of a row with what they are.
@@ -50,8 +56,8 @@ fn threes(row: &Row) -> Vec<usize> {
 }
 
 /// Rows that have all of these threes, each time the one that has most of what is left.
-fn covering() -> Vec<Row> {
-    let rows: Vec<_> = rows().into_iter().map(|row| (row, threes(&row))).collect();
+fn covering(wanted: fn(&Row) -> bool) -> Vec<Row> {
+    let rows: Vec<_> = rows(wanted).into_iter().map(|row| (row, threes(&row))).collect();
     let mut left = vec![false; 24 * 24 * 24];
     rows.iter().flat_map(|(_, threes)| threes).for_each(|three| left[*three] = true);
     let mut chosen = Vec::new();
@@ -65,8 +71,8 @@ fn covering() -> Vec<Row> {
 }
 
 /// A bundle that mounts nothing that belongs to one of the namespaces.
-fn bare() -> Bundle {
-    let mut bundle = Bundle::sh(WAITING);
+fn bare(by_user: bool) -> Bundle {
+    let mut bundle = if by_user { rootless(WAITING) } else { Bundle::sh(WAITING) };
     bundle.remove("/hostname").remove("/linux/maskedPaths").remove("/linux/readonlyPaths");
     for mount in ["/proc", "/dev/mqueue", "/sys", "/sys/fs/cgroup"] {
         bundle.unmount(mount);
@@ -83,12 +89,14 @@ fn start(container: &Container) -> crate::support::Io {
 }
 
 /// A container of which others join namespaces.
-fn holder(user: bool) -> (Container, crate::support::Io) {
-    let mut bundle = bare();
+fn holder(user: bool, by_user: bool) -> (Container, crate::support::Io) {
+    let mut bundle = bare(by_user);
     for (kind, _) in &KINDS[1..] {
         bundle.namespace(kind, None);
     }
-    if user {
+    if by_user {
+        bundle.namespace("user", None);
+    } else if user {
         mappings(bundle.namespace("user", None));
     }
     let container = bundle.container();
@@ -106,8 +114,9 @@ fn mount_holder() -> (Running, crate::support::Io) {
     (running, io)
 }
 
-fn check(row: &Row, plain: u32, with_user: u32) {
-    let mut bundle = bare();
+fn check(row: &Row, plain: u32, with_user: u32, by_user: bool) {
+    let mut bundle = bare(by_user);
+    bundle.config["linux"].as_object_mut().unwrap().retain(|key, _| !key.ends_with("Mappings"));
     let mounts = (row[1] == Joined).then(mount_holder);
     let path = |kind: usize| {
         let pid = match (KINDS[kind].0, row[0]) {
@@ -156,10 +165,23 @@ fn absent_new_and_joined_in_every_three() {
         skip!("no user namespaces");
     }
     case(|| {
-        let ((first, _io), (second, _other)) = (holder(false), holder(true));
+        let ((first, _io), (second, _other)) = (holder(false, false), holder(true, false));
         let (plain, with_user) = (first.pid(), second.pid());
-        let rows = covering();
+        let rows = covering(makes_sense);
         assert!(rows.len() > 27, "{}", rows.len());
-        rows.iter().for_each(|row| check(row, plain, with_user));
+        rows.iter().for_each(|row| check(row, plain, with_user, false));
+    });
+}
+
+#[test]
+fn by_an_ordinary_user_in_every_three() {
+    if !user_namespaces() {
+        skip!("no user namespaces");
+    }
+    case(|| {
+        let (holder, _io) = holder(true, true);
+        let rows = covering(users_may);
+        assert!(rows.len() > 9, "{}", rows.len());
+        rows.iter().for_each(|row| check(row, holder.pid(), holder.pid(), true));
     });
 }

@@ -43,7 +43,7 @@ macro_rules! needs_root {
 }
 
 /// What `spec --rootless` writes, of a shell script.
-fn rootless(script: &str) -> Bundle {
+pub(crate) fn rootless(script: &str) -> Bundle {
     let bundle = of(user(), script);
     give(&bundle.directory);
     bundle
