@@ -64,7 +64,8 @@ fn kill_all(pids: &[i32], signal: i32, status: Status) -> Result<()> {
         let sent = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
             .and_then(|pidfd| sys::pidfd_send_signal(pidfd.as_fd(), signal));
         match sent {
-            Ok(()) | Err(Errno::SRCH) => {}
+            // EINVAL, of older kernels: it is dead, and its number that of a process group.
+            Ok(()) | Err(Errno::SRCH | Errno::INVAL) => {}
             Err(errno) => {
                 return Err(Error::new(format!("send signal {signal} to {}", pid.as_raw_nonzero())).errno(errno));
             }

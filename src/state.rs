@@ -84,7 +84,8 @@ impl Container {
             )));
         };
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(None),
+            // EINVAL: there is no such process any more, but a session or a process group of that number. Newer kernels say ESRCH.
+            Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
             result => {
                 result.map_err(|errno| Error::new(format!("pidfd_open {}", init.init_process_pid)).errno(errno))?
             }
