@@ -42,7 +42,7 @@ build: ## the static release binary
 
 check: ## formatting, lints, documentation, the forbidden arrows between rooms, and that docs/spec.md names tests
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
@@ -70,7 +70,7 @@ seccomp-bench: ## compiling and loading Docker's profile: ours, libseccomp, secc
 
 FUZZ_TIME ?= 300
 seccomp-fuzz: ## the same comparison by libFuzzer, FUZZ_TIME=300 seconds
-	@scripts/setup.sh seccomp
+	@scripts/setup.sh seccomp-fuzz
 	scripts/seccomp-fuzz.sh $(FUZZ_TIME)
 
 integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime

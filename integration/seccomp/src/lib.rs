@@ -30,11 +30,16 @@ use random::Random;
 use std::collections::BTreeMap;
 use targets::Target;
 
-/// Our program for a profile, or the words of its error.
-pub fn ours(target: &Target, profile: &LinuxSeccomp) -> Result<cbpf::Program, String> {
+/// Our program for a profile as the kernel takes it, or the words of its error.
+pub fn ours_raw(target: &Target, profile: &LinuxSeccomp) -> Result<Vec<seccompiler::sock_filter>, String> {
     let filter = seccomp::compile_for(target.machine, profile, seccomp::Surroundings::default());
-    let filter = filter.map_err(|error| error.to_string())?;
-    Ok(cbpf::Program::new(filter.program.iter().map(|i| (i.code, i.jt, i.jf, i.k))))
+    filter.map(|filter| filter.program).map_err(|error| error.to_string())
+}
+
+/// The same for the interpreter.
+pub fn ours(target: &Target, profile: &LinuxSeccomp) -> Result<cbpf::Program, String> {
+    let program = ours_raw(target, profile)?;
+    Ok(cbpf::Program::new(program.iter().map(|i| (i.code, i.jt, i.jf, i.k))))
 }
 
 /// What comparing one or more profiles has shown.

@@ -54,7 +54,6 @@ unsafe extern "C" {
         conditions: *const ArgCmp,
     ) -> c_int;
     fn seccomp_export_bpf(context: *const c_void, fd: c_int) -> c_int;
-    fn seccomp_load(context: *const c_void) -> c_int;
     fn seccomp_syscall_resolve_name(name: *const c_char) -> c_int;
     fn seccomp_syscall_resolve_name_arch(token: u32, name: *const c_char) -> c_int;
     fn seccomp_syscall_resolve_num_arch(token: u32, number: c_int) -> *mut c_char;
@@ -145,6 +144,11 @@ fn check(result: c_int, what: impl Fn() -> String) -> Result<(), String> {
 impl Filter {
     /// All that runc calls before it exports the program.
     pub fn new(target: &Target, profile: &LinuxSeccomp) -> Result<Self, String> {
+        Self::with(target, profile, names(profile).count() > MANY)
+    }
+
+    /// The same with or without a binary tree.
+    pub fn with(target: &Target, profile: &LinuxSeccomp, has_tree: bool) -> Result<Self, String> {
         let default = action(profile.default_action(), profile.default_errno_ret());
         // SAFETY: the context is valid from here to the drop, the arrays are as long as said.
         unsafe {
@@ -164,7 +168,7 @@ impl Filter {
                 let result = seccomp_arch_add(context, abi.token);
                 check(if result == -libc::EEXIST { 0 } else { result }, || format!("add {}", abi.name))?;
             }
-            if names(profile).count() > MANY {
+            if has_tree {
                 check(seccomp_attr_set(context, CTL_OPTIMIZE, 2), || "optimize".to_owned())?;
             }
             check(seccomp_attr_set(context, CTL_NNP, 0), || "nnp".to_owned())?;
@@ -194,10 +198,19 @@ impl Filter {
         check(unsafe { seccomp_export_bpf(self.0, file.as_raw_fd()) }, || "export".to_owned())
     }
 
-    /// Generates the program and loads it into the calling process.
-    pub fn load(&self) -> Result<(), String> {
-        // SAFETY: the context is valid.
-        check(unsafe { seccomp_load(self.0) }, || "load".to_owned())
+    /// The program as the kernel of this machine takes it.
+    pub fn export_raw(&self) -> Result<Vec<seccompiler::sock_filter>, String> {
+        let mut file = memfd()?;
+        self.export(&file)?;
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
+        let decode = |insn: &[u8]| seccompiler::sock_filter {
+            code: u16::from_ne_bytes([insn[0], insn[1]]),
+            jt: insn[2],
+            jf: insn[3],
+            k: u32::from_ne_bytes([insn[4], insn[5], insn[6], insn[7]]),
+        };
+        Ok(bytes.chunks_exact(8).map(decode).collect())
     }
 }
 
@@ -223,6 +236,10 @@ fn compile(target: &Target, profile: &LinuxSeccomp) -> Result<Program, String> {
     file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
     if libc::WIFSIGNALED(status) {
         return Err(format!("{DIED} {}", libc::WTERMSIG(status)));
+    }
+    // A fuzzer's handler may have made the signal an exit.
+    if bytes.is_empty() {
+        return Err(format!("{DIED}: no program"));
     }
     if libc::WEXITSTATUS(status) != 0 {
         return Err(String::from_utf8_lossy(&bytes).into_owned());
