@@ -31,7 +31,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,12 +42,12 @@ build: ## the static release binary
 
 check: ## formatting, lints, documentation, the forbidden arrows between rooms, and that docs/spec.md names tests
 	$(CARGO) fmt --all -- --check
-	$(CARGO) clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
 
-test: unit integration ## unit and integration tests here, then in five guests: cgroup v2, SELinux, systemd with v2, with v1, and not as root (root)
+test: unit seccomp integration ## unit tests, seccomp and integration tests here, then in five guests: cgroup v2, SELinux, systemd with v2, with v1, and not as root (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=recurse guests
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
@@ -56,6 +56,22 @@ unit:
 	@scripts/setup.sh build
 	@mkdir -p $(LOGS)
 	$(CARGO) test $(CARGO_FLAGS) --bin runtime 2>&1 | tee $(LOGS)/unit.log
+
+seccomp: ## our seccomp programs against libseccomp's: the same decisions on every architecture
+	@scripts/setup.sh seccomp
+	@scripts/seccomp-profiles.sh .cache/seccomp
+	@mkdir -p $(LOGS)
+	$(CARGO) test $(CARGO_FLAGS) -p seccomp-equal -- --nocapture 2>&1 | tee $(LOGS)/seccomp.log
+
+seccomp-bench: ## compiling and loading Docker's profile: ours, libseccomp, seccompiler, into a table
+	@scripts/setup.sh seccomp
+	@scripts/seccomp-profiles.sh .cache/seccomp
+	$(CARGO) bench $(CARGO_FLAGS) -p seccomp-equal
+
+FUZZ_TIME ?= 300
+seccomp-fuzz: ## the same comparison by libFuzzer, FUZZ_TIME=300 seconds
+	@scripts/setup.sh seccomp-fuzz
+	scripts/seccomp-fuzz.sh $(FUZZ_TIME)
 
 integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime
 	@scripts/setup.sh integration

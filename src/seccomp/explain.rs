@@ -94,7 +94,7 @@ fn ways(machine: Machine, abi: Abi, word: &str, args: Args) -> Result<Vec<(Strin
         return Ok(vec![(format!("{known}{plain} of {arch}"), plain | x32, args)]);
     }
     let direct = abi.number(word).map(|number| (format!("{word}, {} of {arch}", number & !x32), number, args));
-    let behind = abi.multiplexed(word).map(|(number, code)| {
+    let behind = abi.multiplexed(word).map(|(number, code, _)| {
         // Its own arguments are in memory.
         let args = [Some(code), None, None, None, None, None];
         let carrier = abi.name(number).unwrap_or_default();
@@ -105,7 +105,7 @@ fn ways(machine: Machine, abi: Abi, word: &str, args: Args) -> Result<Vec<(Strin
         return Ok(ways);
     }
     let error = Error::new(format!("{arch} has no system call {word:?}"));
-    let other = machine.abis().iter().find(|abi| abi.number(word).or(abi.multiplexed(word).map(|(n, _)| n)).is_some());
+    let other = machine.abis().iter().find(|abi| abi.number(word).or(abi.multiplexed(word).map(|(n, ..)| n)).is_some());
     Err(match other {
         Some(other) => error.hint(format!("{} has it: --arch {}", name(*other), name(*other))),
         None => error.hint("its number is understood, too; such names in a profile are skipped"),
@@ -176,8 +176,8 @@ impl<'a> Asked<'a> {
     fn rule(&self, number: u32, conditions: &[Condition], action: u32) -> String {
         let fits = |alternative: &Vec<Condition>, name: &String| {
             let fitted: Vec<Condition> = alternative.iter().filter_map(|c| c.fit(self.abi.wide())).collect();
-            let carried = self.abi.multiplexed(name).filter(|(carrier, _)| *carrier == number);
-            carried.is_some_and(|(_, code)| behind(code, &fitted) == conditions)
+            let carried = self.abi.multiplexed(name).filter(|(carrier, ..)| *carrier == number);
+            carried.is_some_and(|(_, code, mask)| behind(code, mask, &fitted) == conditions)
                 || (self.abi.number(name) == Some(number) && fitted == conditions)
         };
         let rules = self.profile.rules.iter().enumerate().filter(|(_, rule)| rule.action == action);

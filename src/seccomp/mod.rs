@@ -14,7 +14,7 @@ pub(crate) mod explain;
 mod interpreter;
 mod program;
 mod rules;
-mod table;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
@@ -76,29 +76,29 @@ pub(crate) const FLAGS: &[(Flag, u32)] = &[
     (Flag::SeccompFilterFlagWaitKillableRecv, WAIT_KILLABLE_RECV),
 ];
 
-/// The architectures, and the ABIs that a filter can be for. Others are no architecture of a machine that this program
-/// runs on: its kernel never reports them.
+/// The architectures, and the ABIs that a filter can be for. Of the others there is no table; where the kernel reports
+/// one of them, the filter kills.
 pub(crate) const ARCHITECTURES: &[(SpecArch, Option<Abi>)] = &[
     (SpecArch::ScmpArchX86, Some(Abi::X86)),
     (SpecArch::ScmpArchX86_64, Some(Abi::X86_64)),
     (SpecArch::ScmpArchX32, Some(Abi::X32)),
     (SpecArch::ScmpArchArm, Some(Abi::Arm)),
     (SpecArch::ScmpArchAarch64, Some(Abi::Aarch64)),
-    (SpecArch::ScmpArchMips, None),
-    (SpecArch::ScmpArchMips64, None),
+    (SpecArch::ScmpArchMips, Some(Abi::Mips)),
+    (SpecArch::ScmpArchMips64, Some(Abi::Mips64)),
     (SpecArch::ScmpArchMips64n32, None),
-    (SpecArch::ScmpArchMipsel, None),
-    (SpecArch::ScmpArchMipsel64, None),
+    (SpecArch::ScmpArchMipsel, Some(Abi::Mipsel)),
+    (SpecArch::ScmpArchMipsel64, Some(Abi::Mipsel64)),
     (SpecArch::ScmpArchMipsel64n32, None),
-    (SpecArch::ScmpArchPpc, None),
-    (SpecArch::ScmpArchPpc64, None),
-    (SpecArch::ScmpArchPpc64le, None),
+    (SpecArch::ScmpArchPpc, Some(Abi::Ppc)),
+    (SpecArch::ScmpArchPpc64, Some(Abi::Ppc64)),
+    (SpecArch::ScmpArchPpc64le, Some(Abi::Ppc64le)),
     (SpecArch::ScmpArchS390, None),
-    (SpecArch::ScmpArchS390x, None),
+    (SpecArch::ScmpArchS390x, Some(Abi::S390x)),
     (SpecArch::ScmpArchParisc, None),
     (SpecArch::ScmpArchParisc64, None),
-    (SpecArch::ScmpArchRiscv64, None),
-    (SpecArch::ScmpArchLoongarch64, None),
+    (SpecArch::ScmpArchRiscv64, Some(Abi::Riscv64)),
+    (SpecArch::ScmpArchLoongarch64, Some(Abi::Loongarch64)),
 ];
 
 /// A filter, ready for seccomp(2).
@@ -144,7 +144,8 @@ fn machine() -> Result<Machine> {
     HOST.ok_or_else(|| Error::at("linux.seccomp", "not supported on this architecture"))
 }
 
-fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
+/// The same for any machine.
+pub(crate) fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) -> Result<Filter> {
     let agent = agent(spec, around)?;
     let profile = Profile::read(spec)?;
     let mut notes = Vec::new();
@@ -157,7 +158,7 @@ fn compile_for(machine: Machine, spec: &LinuxSeccomp, around: Surroundings<'_>) 
         stated.push(Stated::new(&profile, abi, &mut verdicts)?);
     }
     let archs = archs(&profile, stated);
-    let program = program::assemble(&archs, &verdicts.checks, profile.default, KILL_THREAD);
+    let program = program::assemble(&archs, &verdicts.checks, profile.default, KILL_THREAD, machine.is_big_endian());
     if program.len() > MOST_INSTRUCTIONS {
         return Err(Error::at(
             "linux.seccomp.syscalls",
@@ -271,6 +272,11 @@ fn archs(profile: &Profile<'_>, mut stated: Vec<Stated>) -> Vec<Arch> {
         let base = match (own.abi, &x32) {
             (Abi::X86_64, Some(x32)) => with_x32(default, &own, x32),
             (Abi::X86_64, None) => without_x32(default, &own, profile.newer_is_enosys),
+            // Call 0, setup(2) of old, is what the kernel shows for a call above the numbers that fit in an instruction
+            // and that it does not know.
+            (Abi::S390x, _) if profile.newer_is_enosys && own.end != 0 => {
+                vec![(0, own.beyond), (1, default), (own.end, own.beyond)]
+            }
             _ => vec![(0, default), (own.end, own.beyond)],
         };
         if own.abi == Abi::X86_64 {

@@ -53,8 +53,14 @@ pub(super) fn ranges(base: &[(u32, Verdict)], explicit: &BTreeMap<u32, Verdict>)
 }
 
 /// The whole program. `archs` are tested in order; any other architecture gets `other`.
-pub(super) fn assemble(archs: &[Arch], checks: &[Checks], default: u32, other: u32) -> Vec<seccompiler::sock_filter> {
-    let mut program = Assembler::default();
+pub(super) fn assemble(
+    archs: &[Arch],
+    checks: &[Checks],
+    default: u32,
+    other: u32,
+    is_big_endian: bool,
+) -> Vec<seccompiler::sock_filter> {
+    let mut program = Assembler { is_big_endian, ..Assembler::default() };
     for block in checks {
         let entry = program.checks(block, default);
         program.blocks.push(entry);
@@ -62,8 +68,10 @@ pub(super) fn assemble(archs: &[Arch], checks: &[Checks], default: u32, other: u
     let entries: Vec<(u32, Label)> = archs
         .iter()
         .map(|arch| {
-            program.tree(&arch.ranges, default);
-            (arch.audit_arch, program.load(NUMBER))
+            let tree = program.tree(&arch.ranges, default);
+            // One verdict for all numbers needs no number, and may stand anywhere: a load before it would lead elsewhere.
+            let is_next = program.distance(tree) == 0;
+            (arch.audit_arch, if is_next { program.load(NUMBER) } else { tree })
         })
         .collect();
     let mut next = program.goal(Verdict::Action(other));
@@ -86,6 +94,8 @@ struct Assembler {
     blocks: Vec<Label>,
     /// The nearest instruction that returns an action or leads to a block.
     near: BTreeMap<Verdict, Label>,
+    /// Which word of an argument comes first.
+    is_big_endian: bool,
 }
 
 impl Assembler {
@@ -176,11 +186,12 @@ impl Assembler {
         };
         let (mask, value) = (Words::of(mask), Words::of(value));
         let offset = ARGS.saturating_add(u32::from(index).saturating_mul(8));
-        // The words of an argument are in the order of the machine; every machine with a table is little-endian.
+        let (low, high) =
+            if self.is_big_endian { (offset.saturating_add(4), offset) } else { (offset, offset.saturating_add(4)) };
         let mut entry = if mask.low != 0 || !wide {
             let test = self.branch(code, value.low, then, otherwise);
             self.masked(mask.low, test);
-            self.load(offset)
+            self.load(low)
         } else {
             then
         };
@@ -192,7 +203,7 @@ impl Assembler {
                 entry = self.branch(JGT, value.high, then, equal);
             }
             self.masked(mask.high, entry);
-            entry = self.load(offset.saturating_add(4));
+            entry = self.load(high);
         }
         entry
     }

@@ -242,7 +242,7 @@ impl Verdicts {
                 let multiplexed = abi.multiplexed(name);
                 for conditions in &rule.alternatives {
                     let fitted: Vec<Condition> = conditions.iter().filter_map(|c| c.fit(abi.wide())).collect();
-                    let behind = multiplexed.map(|(number, code)| (number, behind(code, &fitted)));
+                    let behind = multiplexed.map(|(number, code, mask)| (number, behind(code, mask, &fitted)));
                     for (number, conditions) in behind.into_iter().chain(direct.map(|number| (number, fitted))) {
                         calls.entry(number).or_default().push((i, Check { conditions, action: rule.action }));
                     }
@@ -280,9 +280,10 @@ impl Verdicts {
 
 /// The conditions for a call behind a multiplexer, where its real arguments lie in memory, which a filter cannot read.
 /// libseccomp puts the code in the place of a condition on the first argument and keeps the others; a profile that
-/// allows a call must do so here too.
-pub(super) fn behind(code: u64, conditions: &[Condition]) -> Vec<Condition> {
-    let code = Condition { index: 0, compare: Compare::Equal, mask: u64::from(u32::MAX), value: code };
+/// allows a call must do so here too. But libseccomp compares bits that the kernel ignores: by setting one, a program
+/// would get around a rule that denies.
+pub(super) fn behind(code: u64, mask: u64, conditions: &[Condition]) -> Vec<Condition> {
+    let code = Condition { index: 0, compare: Compare::Equal, mask, value: code };
     let others = conditions.iter().copied().filter(|condition| condition.index != 0);
     std::iter::once(code).chain(others).collect()
 }

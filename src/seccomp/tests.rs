@@ -172,6 +172,42 @@ fn an_architecture_that_is_not_listed_is_killed() {
 }
 
 #[test]
+fn bits_of_a_multiplexed_code_that_the_kernel_ignores_change_nothing() {
+    let filter = compiled(json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
+        {"names": ["semop", "socket"], "action": "SCMP_ACT_ERRNO"}]}));
+    for (number, code, wanted) in
+        [(117, 1, errno(1)), (117, 0x1_0001, errno(1)), (117, 2, ALLOW), (102, 1, errno(1)), (102, 0x1_0001, ALLOW)]
+    {
+        assert_eq!(verdict(&filter, X86, number, [code, 0, 0, 0, 0, 0]), wanted, "{number} {code:#x}");
+    }
+}
+
+#[test]
+fn a_big_endian_machine_has_the_high_word_first_and_call_0_for_unknown_ones() {
+    let spec = profile(json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+        {"names": ["close"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}]}]}));
+    let filter = compile_for(Machine::S390x, &spec, Surroundings::default()).unwrap();
+    // The interpreter is of a little-endian machine, where this is the other order.
+    assert_eq!(verdict(&filter, 0x8000_0016, 6, [7 << 32, 0, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(verdict(&filter, 0x8000_0016, 6, [7, 0, 0, 0, 0, 0]), errno(1));
+    assert_eq!(verdict(&filter, 0x8000_0016, 0, [0; 6]), ENOSYS);
+    assert_eq!(verdict(&filter, 0x8000_0016, 1, [0; 6]), errno(1));
+}
+
+#[test]
+fn an_architecture_without_rules_gets_the_default_and_not_another_ones_rules() {
+    let spec = profile(json!({"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
+        {"names": ["pread64", "arch_prctl", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"}]}));
+    compare_everywhere(Machine::X86_64, &spec, &[(Abi::X86_64, X86_64), (Abi::X86, X86)], 2);
+    let only_64_bit = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "syscalls": [
+        {"names": ["newfstatat"], "action": "SCMP_ACT_ERRNO"}]});
+    let filter = compiled(only_64_bit);
+    for number in [0, 262, X32_BIT, u32::MAX] {
+        assert_eq!(verdict(&filter, X86, number, [0; 6]), ALLOW, "{number:#x}");
+    }
+}
+
+#[test]
 fn x32_is_another_architecture_unless_it_is_listed() {
     let spec = |default: &str, archs: &[&str]| {
         compiled(json!({"defaultAction": default, "architectures": archs, "syscalls": [

@@ -68,7 +68,7 @@ pub(super) fn name(abi: Abi, number: u32) -> Option<&'static str> {
         Abi::X86_64 => syscalls::x86_64::Sysno::new(id)?.name(),
         Abi::X86 => syscalls::x86::Sysno::new(id)?.name(),
         Abi::Aarch64 => syscalls::aarch64::Sysno::new(id)?.name(),
-        Abi::X32 | Abi::Arm => unreachable!(),
+        _ => unreachable!(),
     };
     Some(name.strip_prefix("r#").unwrap_or(if name == "fstatat" { "newfstatat" } else { name }))
 }
