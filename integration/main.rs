@@ -41,6 +41,7 @@ mod exec;
 mod existing;
 mod features;
 mod hooks;
+mod hostile;
 mod idmap;
 mod inside;
 mod lifecycle;

@@ -2,7 +2,7 @@
 //!
 //! Runs in: parent. Reads `/proc` and looks at `/sys/fs/cgroup`.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -125,6 +125,14 @@ pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String
 pub(crate) fn open_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<OwnedFd> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     rustix::fs::openat2(proc, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Opens what an `O_PATH` descriptor refers to, when it is known what that is. A path that is looked up again may lead
+/// elsewhere by then, and to open a device has effects.
+pub(crate) fn reopen(proc: impl AsFd, fd: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    // A magic link, which is the point.
+    let link = format!("self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::openat2(proc, link, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())
 }
 
 /// Reads what is left of an open file.

@@ -5,11 +5,12 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 
+use crate::host;
 use crate::plan::ProcessPlan;
 use crate::sync::{Cause, Detail, Fault};
-use crate::sys::Errno;
+use crate::sys::{Errno, Result};
 
 /// What would go wrong with one of the candidates.
 pub(super) struct Diagnosis {
@@ -43,18 +44,24 @@ impl Diagnosis {
 }
 
 /// Looks at the program that will be executed.
-pub(super) fn diagnose(process: &ProcessPlan, cwd: BorrowedFd<'_>) -> Option<Diagnosis> {
+pub(super) fn diagnose(process: &ProcessPlan, cwd: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Option<Diagnosis> {
     let mut files = process.candidates.iter().enumerate().filter_map(|(index, path)| Some((index, open(cwd, path)?)));
     let (candidate, file) = files.next()?;
+    let file = host::reopen(proc, file, OFlags::RDONLY).ok()?;
     let (cause, errno, text) = examine(&file, cwd)?;
     Some(Diagnosis { candidate, cause, errno, text })
 }
 
+/// A regular file, not opened yet.
 fn open(cwd: BorrowedFd<'_>, path: &CStr) -> Option<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(cwd, path, flags, Mode::empty()).ok()?;
+    let file = look_up(cwd, path).ok()?;
     let mode = rustix::fs::fstat(&file).ok()?.st_mode;
     (FileType::from_raw_mode(mode) == FileType::RegularFile).then_some(file)
+}
+
+/// Through no magic link: this process still has descriptors of the host (CVE-2024-21626).
+fn look_up(cwd: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    rustix::fs::openat2(cwd, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
 }
 
 /// As much as the kernel looks at for a `#!` (`BINPRM_BUF_SIZE`, linux/binfmts.h).
@@ -70,8 +77,7 @@ fn examine(file: &OwnedFd, cwd: BorrowedFd<'_>) -> Option<(Cause, Errno, Vec<u8>
     let head = read_at(file, 0, HEAD)?;
     let missing = |path: &[u8]| {
         let path = CString::new(path).ok()?;
-        let stat = rustix::fs::statat(cwd, &path, rustix::fs::AtFlags::empty());
-        matches!(stat, Err(Errno::NOENT | Errno::NOTDIR)).then_some(())
+        matches!(look_up(cwd, &path), Err(Errno::NOENT | Errno::NOTDIR)).then_some(())
     };
     if let Some(line) = head.strip_prefix(b"#!") {
         // As fs/binfmt_script.c reads it: a word that is cut off is not looked for.

@@ -48,7 +48,6 @@ impl Exec<'_> {
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;
-        not_dumpable()?;
         super::new_session()?;
         join_keyring(self.plan, self.proc, false, &sync)?;
         if let Some(cpus) = &process.exec_affinity.last {
@@ -61,10 +60,10 @@ impl Exec<'_> {
         // That of the mount namespace that was entered.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
-        terminal::set_up(process, false, root.as_fd(), &sync)?;
+        terminal::set_up(process, false, root.as_fd(), self.proc, &sync)?;
         let cwd = rootfs::open_in_root(root.as_fd(), process.cwd.as_c_str(), OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|errno| Fault::new(Step::Cwd, errno))?;
-        let home = process.wants_home.then(|| program::home(process, root.as_fd()));
+        let home = process.wants_home.then(|| program::home(process, root.as_fd(), self.proc));
         drop(root);
         let program = super::settle(self.plan, process, cwd, self.proc, &sync, &[Some(self.sync)], true)?;
         Err(program::execute(process, &program, home.as_deref()))
@@ -79,9 +78,6 @@ impl Exec<'_> {
         }
         if self.kinds & libc::CLONE_NEWUSER != 0 {
             namespaces::take_root(Step::UserNamespaceRoot)?;
-            // The second child is seen from its first moment on, and a change of ids made us what
-            // /proc/sys/fs/suid_dumpable says.
-            not_dumpable()?;
         }
         if self.kinds & libc::CLONE_NEWPID == 0 {
             return Ok(());

@@ -83,12 +83,16 @@ impl Init<'_> {
         // Before anything allocates memory or forks on the container's account.
         set_oom_score(self.plan, self.proc)?;
         join_cgroup(self.tasks, None)?;
+        // Before anything of another container can see us: who is root by number owns our new user namespace, and would have
+        // every right over us (CVE-2016-9962). Only an ordinary user's parent cannot write the maps of who may not be
+        // looked at, and for them it is done with the change of ids.
+        if !(self.has_idmap && self.plan.for_user) {
+            not_dumpable()?;
+        }
         self.enter_namespaces(&sync)?;
         self.become_root_of_user_namespace(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;
-        // After the ids are mapped (the maps are written while we may be looked at), before others can see us.
-        not_dumpable()?;
         new_session()?;
         join_keyring(self.plan, self.proc, true, &sync)?;
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
@@ -126,12 +130,12 @@ impl Init<'_> {
             sync.ready()?;
             return self.wait_without_process();
         };
-        terminal::set_up(process, self.plan.rootfs.dev.is_some(), root, &sync)?;
+        terminal::set_up(process, self.plan.rootfs.dev.is_some(), root, self.proc, &sync)?;
         let cwd = program::make_cwd(process, root)?;
         // After /dev/console and the working directory were made in it.
         rootfs::finish(&self.plan.rootfs, root, late)?;
 
-        let home = process.wants_home.then(|| program::home(process, root));
+        let home = process.wants_home.then(|| program::home(process, root, self.proc));
         let output = self.hook_output.fds();
         let keep = [Some(self.sync), self.gate, output[0], output[1]];
         // A startContainer hook may yet make what is missing.
@@ -287,10 +291,10 @@ fn settle(
     labels::set(&plan.labels, proc)?;
     let status = verify::open(proc)?;
     let set_groups = !plan.keep_groups && identity::may_set_groups(plan, process, proc, sync)?;
+    let diagnosis = diagnosis::diagnose(process, cwd.as_fd(), proc);
     // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626). Before a profile
     // may be loaded: many do not know close_range.
     close_descriptors(plan.preserve_fds, &[keep, &[Some(cwd.as_fd()), Some(status.as_fd())]].concat())?;
-    let diagnosis = diagnosis::diagnose(process, cwd.as_fd());
     identity::take_on(process, set_groups, cwd, status, sync)?;
     let program = program::find(process, diagnosis, now)?;
     schedule(process)?;

@@ -85,10 +85,13 @@ pub(super) fn become_root(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fa
     take_root(Step::UserNamespaceRoot)
 }
 
+/// Takes the ids of root there.
 pub(super) fn take_root(step: Step) -> Result<(), Fault> {
     let fault = |errno| Fault::new(step, errno);
     rustix::thread::set_thread_res_gid(Gid::ROOT, Gid::ROOT, Gid::ROOT).map_err(fault)?;
-    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(fault)
+    rustix::thread::set_thread_res_uid(Uid::ROOT, Uid::ROOT, Uid::ROOT).map_err(fault)?;
+    // A change of ids made us what /proc/sys/fs/suid_dumpable says, and a second child is seen from its first moment on.
+    super::not_dumpable()
 }
 
 /// Namespaces that depend on what this process is by now, and the devices of the network namespace.

@@ -7,6 +7,7 @@ use nix::sys::signal::SigSet;
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
 use super::diagnosis::Diagnosis;
+use crate::host;
 use crate::plan::ProcessPlan;
 use crate::rootfs;
 use crate::sync::{Detail, Fault, Step};
@@ -18,9 +19,9 @@ pub(super) fn make_cwd(process: &ProcessPlan, root: BorrowedFd<'_>) -> Result<Ow
 }
 
 /// The home directory of the user by the container's /etc/passwd; `/` where there is none.
-pub(super) fn home(process: &ProcessPlan, root: BorrowedFd<'_>) -> CString {
+pub(super) fn home(process: &ProcessPlan, root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> CString {
     let entry = |value: &[u8]| CString::new([b"HOME=", value].concat()).unwrap_or_else(|_| c"HOME=/".to_owned());
-    let passwd = read_small(root, c"etc/passwd").unwrap_or_default();
+    let passwd = read_small(root, proc, c"etc/passwd").unwrap_or_default();
     // name:password:UID:GID:GECOS:directory:shell, passwd(5)
     let home = passwd.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.split(|&byte| byte == b':');
@@ -30,13 +31,14 @@ pub(super) fn home(process: &ProcessPlan, root: BorrowedFd<'_>) -> CString {
     entry(home.filter(|home| !home.is_empty()).unwrap_or(b"/"))
 }
 
-/// The first MiB of a regular file of the container.
-fn read_small(root: BorrowedFd<'_>, path: &CStr) -> Option<Vec<u8>> {
-    let file = rootfs::open_in_root(root, path, OFlags::RDONLY | OFlags::NONBLOCK).ok()?;
+/// The first MiB of a regular file of the container. Anything else is not even opened.
+fn read_small(root: BorrowedFd<'_>, proc: BorrowedFd<'_>, path: &CStr) -> Option<Vec<u8>> {
+    let file = rootfs::open_in_root(root, path, OFlags::PATH).ok()?;
     let stat = rustix::fs::fstat(&file).ok()?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return None;
     }
+    let file = host::reopen(proc, file, OFlags::RDONLY).ok()?;
     let mut bytes = Vec::new();
     let mut chunk = [0u8; 4096];
     while bytes.len() < 1 << 20 {

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Gid, OFlags, Stat, Uid, makedev};
 use rustix::pty::OpenptFlags;
 
+use crate::host;
 use crate::plan::ProcessPlan;
 use crate::rootfs;
 use crate::sync::{ChildEnd, Fault, Step};
@@ -15,30 +16,32 @@ pub(super) fn set_up(
     process: &ProcessPlan,
     has_dev: bool,
     root: BorrowedFd<'_>,
+    proc: BorrowedFd<'_>,
     sync: &ChildEnd<'_>,
 ) -> std::result::Result<(), Fault> {
     let fault = |errno| Fault::new(Step::Console, errno);
     if process.terminal {
-        let (master, terminal) = open(root).map_err(|errno| Fault::new(Step::Terminal, errno))?;
+        let (master, terminal) = open(root, proc).map_err(|errno| Fault::new(Step::Terminal, errno))?;
         if has_dev {
             rootfs::bind_console(root, terminal.as_fd()).map_err(fault)?;
         }
         sync.terminal(master.as_fd())?;
         become_controlling(&terminal).map_err(fault)?;
     } else {
-        replace_null(root).map_err(fault)?;
+        replace_null(root, proc).map_err(fault)?;
     }
     give_to_user(process).map_err(fault)
 }
 
-/// Opens `/dev/pts/ptmx` of the container, makes sure that it is devpts' own (its magic, device 5:2), and gets the other
-/// end from the descriptor, not from a path (CVE-2025-52565).
-fn open(root: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd)> {
-    let master = rootfs::open_in_root(root, c"dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY)?;
-    let stat = rustix::fs::fstat(&master)?;
-    if rootfs::magic(&master)? != rootfs::DEVPTS_SUPER_MAGIC || !is_device(&stat, 5, 2) {
+/// Opens `/dev/pts/ptmx` of the container when it is sure that it is devpts' own (its magic, device 5:2), and gets the
+/// other end from the descriptor, not from a path (CVE-2025-52565).
+fn open(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<(OwnedFd, OwnedFd)> {
+    let ptmx = rootfs::open_in_root(root, c"dev/pts/ptmx", OFlags::PATH)?;
+    let stat = rustix::fs::fstat(&ptmx)?;
+    if rootfs::magic(&ptmx)? != rootfs::DEVPTS_SUPER_MAGIC || !is_device(&stat, 5, 2) {
         return Err(Errno::NODEV);
     }
+    let master = host::reopen(proc, ptmx, OFlags::RDWR | OFlags::NOCTTY)?;
     rustix::pty::unlockpt(&master)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags)?;
@@ -58,15 +61,17 @@ fn become_controlling(terminal: &OwnedFd) -> Result<()> {
 
 /// A stream that is the host's null device becomes the container's, if that is one: a descriptor of a file of the host
 /// would be a way to it. Type and number are compared: a number alone is 0 for every file (CVE-2026-88265).
-fn replace_null(root: BorrowedFd<'_>) -> Result<()> {
+fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
     let mut own = None;
     for number in 0..3 {
         if !is_device(&stat(number)?, 1, 3) {
             continue;
         }
         if own.is_none() {
-            let null = rootfs::open_in_root(root, c"dev/null", OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK);
-            own = null.ok().filter(|null| rustix::fs::fstat(null).is_ok_and(|stat| is_device(&stat, 1, 3)));
+            // Looked at before it is opened: any device may stand there.
+            let null = rootfs::open_in_root(root, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW);
+            let null = null.ok().filter(|null| rustix::fs::fstat(null).is_ok_and(|stat| is_device(&stat, 1, 3)));
+            own = null.and_then(|null| host::reopen(proc, null, OFlags::RDWR).ok());
         }
         let Some(null) = &own else { return Ok(()) };
         match number {
