@@ -1,6 +1,8 @@
 //! What a hostile image, a racing container and a process inside may try against `create`, `run` and `exec`, beyond the
 //! published vulnerabilities of `cves.rs`.
 
+mod order;
+
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;

@@ -8,7 +8,7 @@ case ${1:-} in
     run)         packages=(gcc libc6-dev busybox-static) ;;
     seccomp)     packages=(gcc libc6-dev libseccomp-dev) ;;
     seccomp-fuzz) packages=(gcc g++ libc6-dev libseccomp-dev) ;;
-    integration) packages=(gcc libc6-dev busybox-static runc crun uidmap btrfs-progs xfsprogs) ;;
+    integration) packages=(gcc libc6-dev busybox-static runc crun uidmap btrfs-progs xfsprogs strace) ;;
     bench)       packages=(gcc libc6-dev busybox-static runc crun golang-github-containers-common) ;;
     guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
     guest-systemd) packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils mmdebstrap e2fsprogs) ;;

@@ -2,7 +2,20 @@
 //!
 //! Runs in: child. It is a copy of the parent, made by clone3 without exec: it sees the parent's plan in its own memory.
 //! It reads no configuration, looks up no path of the host that it was not given, reports a [`Fault`] and leaves by `_exit`.
-//! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere.
+//! The order is that of [`Init::steps`]; each step's comment says what would break if it came elsewhere:
+//!
+//! ```text
+//! ours          die with the parent · oom score · cgroups · not dumpable
+//! namespaces    join, second child · id maps, ids of root · session · keyring · cgroup, time
+//! host visible  propagation · root · mounts · devices · read-only paths · masks · the host's hooks
+//! in the root   pivot · names · sysctls · streams · working directory opened · root read-only
+//! identity      labels · descriptors closed · umask, cwd · no_new_privs (or else: filter) · bounding set · groups, gid, uid
+//!               · capabilities · the program is looked for · limits · not with the parent any more · filter
+//! at the gate   ready · start · startContainer hooks · execve
+//! ```
+//! `exec` leaves out what the container has already. After the first mount into the root no absolute path below /proc, /sys or
+//! /dev is opened: what is needed of the host was opened before (in a user namespace devices are bound from the host's /dev, and
+//! a /sys that the kernel does not grant anew). `integration/hostile/order.rs` holds the system calls to this.
 
 mod diagnosis;
 mod exec;
@@ -98,8 +111,8 @@ impl Init<'_> {
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
         self.late_namespaces(&sync)?;
 
-        // The host's files are still visible: bind sources were opened by the parent or are now, /dev/null and, in a user
-        // namespace, devices are taken from the host here.
+        // The host's files are still visible: bind sources and /dev/null were opened by the parent or are now; in a user
+        // namespace devices are taken from the host here.
         let copied;
         let trees = match self.trees {
             Some(trees) => trees,

@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, makedev};
+use rustix::fs::{FileType, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::plan::RootPath;
@@ -38,10 +38,14 @@ pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), F
     Ok(())
 }
 
-/// Covers files with the host's /dev/null, which is opened before the pivot: the container's could be anything
-/// (CVE-2025-31133); and directories with one empty, read-only tmpfs for all of them.
-pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath], label: Option<&CStr>) -> Result<(), Fault> {
-    let mut null = None;
+/// Covers files with the host's null device, and directories with one empty, read-only tmpfs for all of them.
+pub(super) fn mask(
+    root: BorrowedFd<'_>,
+    paths: &[RootPath],
+    null: &sys::Result<OwnedFd>,
+    label: Option<&CStr>,
+) -> Result<(), Fault> {
+    let mut null_is_attached = false;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
         let target = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
@@ -49,44 +53,30 @@ pub(super) fn mask(root: BorrowedFd<'_>, paths: &[RootPath], label: Option<&CStr
             result => result.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))?,
         };
         let fault = |errno| Fault::new(Step::Mask, errno).item(index);
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(fault)?.st_mode);
         let source = |errno| Fault::new(Step::MaskSource, errno).item(index);
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(fault)?.st_mode);
         if kind == FileType::Directory {
-            match &empty {
-                // A copy can be made only of a mount that is attached somewhere (before Linux 6.15).
-                Some(attached) => cover(attached, &target).map_err(fault)?,
-                None => {
-                    let made = empty_directory(label).map_err(source)?;
-                    move_mount(made.as_fd(), target.as_fd()).map_err(fault)?;
-                    empty = Some(made);
-                }
-            }
-        } else {
-            let null = match &null {
-                Some(null) => null,
-                None => null.insert(open_null().map_err(source)?),
+            let (mask, is_attached) = match &empty {
+                Some(empty) => (empty, true),
+                None => (&*empty.insert(empty_directory(label).map_err(source)?), false),
             };
-            cover(null, &target).map_err(fault)?;
+            cover(mask, is_attached, &target).map_err(fault)?;
+        } else {
+            let null = null.as_ref().map_err(|&errno| source(errno))?;
+            cover(null, null_is_attached, &target).map_err(fault)?;
+            null_is_attached = true;
         }
     }
     Ok(())
 }
 
-/// Read-only: the null device is the host's, and its mode, owner and times are not the container's to change. A device
-/// can be written to on a read-only mount all the same.
-fn cover(source: &OwnedFd, target: &OwnedFd) -> sys::Result<()> {
-    let tree = copy(source.as_fd(), false)?;
-    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    sys::mount_setattr(tree.as_fd(), c"", libc::AT_EMPTY_PATH, &MountAttr { set, ..MountAttr::default() })?;
-    move_mount(tree.as_fd(), target.as_fd())
-}
-
-/// The host's null device, and nothing else.
-fn open_null() -> sys::Result<OwnedFd> {
-    let null = rustix::fs::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let stat = rustix::fs::fstat(&null)?;
-    let is_null = stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == makedev(1, 3);
-    if is_null { Ok(null) } else { Err(Errno::NODEV) }
+/// A copy can be made only of a mount that is attached somewhere (before Linux 6.15): the first target gets the mask itself.
+fn cover(mask: &OwnedFd, is_attached: bool, target: &OwnedFd) -> sys::Result<()> {
+    if is_attached {
+        move_mount(copy(mask.as_fd(), false)?.as_fd(), target.as_fd())
+    } else {
+        move_mount(mask.as_fd(), target.as_fd())
+    }
 }
 
 /// A tmpfs that holds nothing and cannot.

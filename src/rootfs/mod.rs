@@ -1,7 +1,7 @@
 //! The container's file system. Runs in: child, except [`plan`], which is pure, and [`source`], which is the parent's.
 //!
 //! The child works with two roots: the host's, as long as it has not pivoted, only for what is trusted (device nodes
-//! to bind in a user namespace, /dev/null), and the container's, only through [`resolve`]. Mounts are made detached and
+//! to bind in a user namespace), and the container's, only through [`resolve`]. Mounts are made detached and
 //! attached by move_mount(2) to a descriptor, so no path is looked up twice.
 
 mod copy_up;
@@ -40,7 +40,7 @@ pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<Vec<Late>, Fau
         dev::make(root, devices)?;
     }
     mask::readonly(root, &plan.readonly_paths)?;
-    mask::mask(root, &plan.masked, plan.label.as_deref())?;
+    mask::mask(root, &plan.masked, &trees.null, plan.label.as_deref())?;
     Ok(late)
 }
 

@@ -5,16 +5,16 @@
 //! rootfs, followed by a bind mount from below it, leads nowhere else (CVE-2021-30465).
 
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, makedev};
 use rustix::mount::OpenTreeFlags;
 
 use super::plan::{HostPath, MountKind, RootfsPlan};
 use super::resolve;
 use crate::sync::{Fault, Step};
-use crate::sys::Errno;
+use crate::sys::{self, Errno, MountAttr};
 
 /// Detached copies of mounts.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(crate) struct Trees {
     pub(crate) sources: Vec<Option<Tree>>,
     /// What a mount of type cgroup shows.
     pub(crate) cgroup: CgroupMount<OwnedFd>,
+    /// The null device, for files to be masked.
+    pub(crate) null: rustix::io::Result<OwnedFd>,
 }
 
 /// A detached copy.
@@ -71,7 +73,24 @@ pub(crate) fn open(plan: &RootfsPlan, cgroup: &CgroupMount<HostPath>) -> Result<
     let sources = sources.collect::<Result<_, Fault>>()?;
     let index = plan.mounts.iter().position(|mount| mount.kind == MountKind::Cgroup).unwrap_or(0);
     let cgroup = cgroup.copy().map_err(|errno| Fault::new(Step::MountCgroup, errno).item(index))?;
-    Ok(Trees { root, sources, cgroup })
+    // Which of them are files is not known yet, and so not whether it is needed.
+    let null = if plan.masked.is_empty() { Err(Errno::NOENT) } else { open_null() };
+    Ok(Trees { root, sources, cgroup, null })
+}
+
+/// The host's null device, and nothing else: the container's could be anything (CVE-2025-31133). Read-only: its mode,
+/// owner and times are not the container's to change. A device can be written to on a read-only mount all the same.
+fn open_null() -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let null = rustix::mount::open_tree(rustix::fs::CWD, "/dev/null", flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
+    let stat = rustix::fs::fstat(&null)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != makedev(1, 3) {
+        return Err(Errno::NODEV);
+    }
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let attr = MountAttr { set, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    sys::mount_setattr(null.as_fd(), c"", libc::AT_EMPTY_PATH, &attr)?;
+    Ok(null)
 }
 
 fn open_root() -> rustix::io::Result<OwnedFd> {
