@@ -2,6 +2,7 @@
 //! published vulnerabilities of `cves.rs`.
 
 mod order;
+mod own_program;
 
 use std::fs;
 use std::mem::MaybeUninit;
