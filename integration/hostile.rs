@@ -1,6 +1,7 @@
 //! What a hostile image, a racing container and a process inside may try against `create`, `run` and `exec`, beyond the
 //! published vulnerabilities of `cves.rs`.
 
+mod leaks;
 mod order;
 mod own_program;
 

@@ -40,6 +40,7 @@ impl Exec<'_> {
             return Err(Fault::new(Step::NoProcess, sys::Errno::INVAL));
         };
         die_with_parent(true)?;
+        super::forget_arguments();
         super::set_oom_score(self.plan, self.proc)?;
         // Before anything of the container can see us (CVE-2016-9962).
         not_dumpable()?;

@@ -93,6 +93,7 @@ impl Init<'_> {
         sys::close_range(lock, lock, 0).map_err(|errno| Fault::new(Step::Descriptors, errno))?;
         // And so must we, until it has said that all is well.
         die_with_parent(true)?;
+        forget_arguments();
         // Before anything allocates memory or forks on the container's account.
         set_oom_score(self.plan, self.proc)?;
         join_cgroup(self.tasks, None)?;
@@ -343,6 +344,12 @@ fn close_descriptors(preserve_fds: u32, keep: &[Option<BorrowedFd<'_>>]) -> Resu
         sys::keep_on_exec(fd).map_err(|errno| Fault::new(Step::PreservedFd, errno).item(item))?;
     }
     Ok(())
+}
+
+/// The command line is about the host's files, and the one thing of a process that everybody may read who sees it. The word
+/// that takes its place fits also where we were called as runc.
+fn forget_arguments() {
+    sys::erase_arguments(c"init");
 }
 
 /// Nobody in the container may look into this process, which has the runtime's memory and descriptors (CVE-2016-9962).

@@ -28,7 +28,7 @@ pub(crate) use process::{
 };
 pub(crate) use seccomp::seccomp_set_mode_filter;
 pub(crate) use signal::reset_handlers;
-pub(crate) use start::{entry, start};
+pub(crate) use start::{entry, erase_arguments, start};
 
 /// The errno of a failed call.
 pub(crate) type Errno = rustix::io::Errno;
