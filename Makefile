@@ -31,7 +31,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests hostile conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -113,6 +113,9 @@ guest-rootless: ## the tests user_session:: and rootless:: in such a guest, by a
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp RUNTIME_TEST_DEADLINE=60 $(GUEST_ENV)" \
 	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session:: rootless::)"
+
+hostile: ## the races with a hostile container, of the integration tests, with 1,000 containers each (root)
+	@RUNTIME_TEST_SCALE=5000 $(MAKE) --no-print-directory integration TEST_ARGS="race --test-threads=1"
 
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance

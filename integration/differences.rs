@@ -325,6 +325,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "features::nothing_is_unknown", "the features document of runtime-spec 1.3", "features.md, features-linux.md"),
     d("crun", "features::nothing_is_unknown", "the features document of runtime-spec 1.3", "features.md, features-linux.md"),
     d("crun", "hooks::create_container_hooks_start_in_the_root_file_system", "createContainer hooks start in the root file system, as of runc", "runc's behaviour"),
+    d("runc", "hostile::races::containers_over_a_root_that_changes", "nothing is made outside of the root (a race: not in every run)", "CVE-2024-45310, CVE-2026-41579"),
     d("runc", "hooks::delete_by_force_after_create_was_killed_in_a_hook", "delete --force ends a create that waits for a hook", "ARCHITECTURE.md: delete --force works from the id alone"),
     d("crun", "hooks::delete_by_force_after_create_was_killed_in_a_hook", "delete --force ends a create that waits for a hook", "ARCHITECTURE.md: delete --force works from the id alone"),
     d("runc", "hooks::delete_by_force_while_a_hook_hangs", "delete --force ends a create that waits for a hook", "ARCHITECTURE.md: delete --force works from the id alone"),

@@ -4,6 +4,7 @@
 mod leaks;
 mod order;
 mod own_program;
+mod races;
 
 use std::fs;
 use std::mem::MaybeUninit;

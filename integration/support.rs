@@ -793,6 +793,12 @@ fn mounts_below(directory: &Path) -> Vec<String> {
     mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| inside(point)).map(str::to_owned).collect()
 }
 
+/// The mount points of this process's mount namespace, or of another by its mountinfo.
+pub(crate) fn mount_points(mountinfo: Option<&str>) -> BTreeSet<String> {
+    let own = text("/proc/self/mountinfo");
+    mountinfo.unwrap_or(&own).lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect()
+}
+
 /// What `runc spec` writes, with `terminal` false and a writable root.
 pub(crate) fn base_config() -> Value {
     let capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
