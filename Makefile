@@ -115,7 +115,7 @@ guest-rootless: ## the tests user_session:: and rootless:: in such a guest, by a
 	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session:: rootless::)"
 
 hostile: ## the races with a hostile container, of the integration tests, with 1,000 containers each (root)
-	@RUNTIME_TEST_SCALE=5000 $(MAKE) --no-print-directory integration TEST_ARGS="race --test-threads=1"
+	@RUNTIME_TEST_SCALE=5000 $(MAKE) --no-print-directory integration LOGS=$(LOGS)/hostile TEST_ARGS="race --test-threads=1"
 
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance

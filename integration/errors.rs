@@ -2,6 +2,8 @@
 //!
 //! Of another runtime only the refusal and the absence of leftovers are asked.
 
+mod hostile;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

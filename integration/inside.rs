@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, busybox, case, cgroup_v2, controller, hierarchies, inside, pipe, skip, text};
+use crate::support::{Bundle, busybox, case, cgroup_v2, controller, hierarchies, inside, ours, pipe, skip, text};
 
 /// The lines `Name:\tvalue` of init's status file. Not read by a shell, which changes signals for itself.
 fn status(edit: impl FnOnce(&mut Bundle)) -> BTreeMap<String, String> {
@@ -186,6 +186,20 @@ fn read_only_root() {
         });
         assert_eq!(printed.matches("Read-only file system").count(), 2, "{printed}");
         assert!(printed.ends_with("shm\n0\n"), "{printed}");
+    });
+}
+
+/// As one of the read-only paths.
+#[test]
+fn read_only_root_as_a_path() {
+    case(|| {
+        if !ours() {
+            skip!("asked only of this project's runtime");
+        }
+        let printed = inside("(echo x > /file) 2>/dev/null || echo refused; cat /etc/passwd | head -n 1", |bundle| {
+            bundle.set("/linux/readonlyPaths", json!(["/proc/bus", "/"]));
+        });
+        assert_eq!(printed, "refused\nroot:x:0:0:root:/root:/bin/sh\n");
     });
 }
 

@@ -117,7 +117,9 @@ pub(crate) fn mistake(text: &[u8]) -> Option<(String, &'static str, usize)> {
             _ => None,
         };
         let more = walk.step();
-        if let Some((field, what)) = found.or_else(|| walk.twice.then(|| (walk.path(), "stands there twice"))) {
+        let twice = || walk.twice.then(|| (walk.path(), "stands there twice"));
+        let nul = || walk.nul.then(|| (walk.path(), "has a NUL byte"));
+        if let Some((field, what)) = found.or_else(twice).or_else(nul) {
             let line = 1 + text.iter().take(walk.position).filter(|&&byte| byte == b'\n').count();
             return Some((field, what, line));
         }
@@ -135,11 +137,13 @@ struct Walk<'a> {
     key_next: bool,
     /// The last key was there before (glossary.md: names are unique).
     twice: bool,
+    /// A string had a NUL, with which it would end early wherever it is given to the kernel. As a byte it is no JSON.
+    nul: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(text: &'a [u8]) -> Self {
-        Self { text, position: 0, levels: Vec::new(), key_next: false, twice: false }
+        Self { text, position: 0, levels: Vec::new(), key_next: false, twice: false, nul: false }
     }
 
     fn path(&self) -> String {
@@ -216,7 +220,10 @@ impl<'a> Walk<'a> {
         while let Some(&byte) = self.text.get(end) {
             match byte {
                 b'"' => break,
-                b'\\' => end += 2,
+                b'\\' => {
+                    self.nul |= self.text.get(end..).is_some_and(|rest| rest.starts_with(b"\\u0000"));
+                    end += 2;
+                }
                 _ => end += 1,
             }
         }
@@ -252,6 +259,15 @@ fn path(levels: &[Level<'_>], index: impl Fn(usize) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nul_is_found_where_it_is() {
+        let at = |text: &str| mistake(text.as_bytes()).map(|(field, what, _)| format!("{field}: {what}"));
+        let bundle = |args: &str| format!(r#"{{"ociVersion": "1.0.0", "annotations": {{"a": {args}}}}}"#);
+        assert_eq!(at(&bundle(r#""a\\u0000 \u0001""#)), None);
+        assert_eq!(at(&bundle(r#""a\u0000""#)), Some("annotations.a: has a NUL byte".to_owned()));
+        assert_eq!(at(&bundle(r#""\\\u0000""#)), Some("annotations.a: has a NUL byte".to_owned()));
+    }
 
     #[test]
     fn the_path_of_a_value_is_found_by_its_end() {

@@ -72,7 +72,9 @@ pub(crate) fn v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
         return Err(Error::at("linux.resources.unified", text));
     }
     let mut settings = Vec::new();
-    settings.extend(resources.cpu().iter().flat_map(cpuset));
+    if let Some(cpu) = resources.cpu() {
+        settings.extend(cpuset(cpu)?);
+    }
     if let Some(memory) = resources.memory() {
         memory_v1(memory, &mut settings)?;
     }
@@ -105,7 +107,9 @@ pub(crate) fn v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
         check_burst(cpu)?;
         cpu_v2(cpu, &mut settings);
     }
-    settings.extend(resources.cpu().iter().flat_map(cpuset));
+    if let Some(cpu) = resources.cpu() {
+        settings.extend(cpuset(cpu)?);
+    }
     hugetlb(resources, "max", &mut settings)?;
     rdma(resources, &mut settings)?;
     unified(resources, &mut settings)?;
@@ -144,11 +148,19 @@ fn set<T: PartialEq + Default>(value: Option<T>) -> Option<T> {
     value.filter(|value| *value != T::default())
 }
 
-fn cpuset(cpu: &LinuxCpu) -> Vec<Setting> {
+/// The kernel reads a list up to the end of the line, and says nothing of the rest.
+fn cpuset(cpu: &LinuxCpu) -> Result<Vec<Setting>> {
     let named = [("cpuset.cpus", "cpus", cpu.cpus()), ("cpuset.mems", "mems", cpu.mems())].into_iter();
     let given =
         named.filter_map(|(file, field, value)| Some((file, field, value.as_deref().filter(|v| !v.is_empty())?)));
-    given.map(|(file, field, value)| Setting::new(file, value, format!("linux.resources.cpu.{field}"))).collect()
+    let setting = |(file, field, value): (_, &str, &str)| {
+        let field = format!("linux.resources.cpu.{field}");
+        match value.contains('\n') {
+            true => Err(Error::at(field, format!("{value:?} is more than one line"))),
+            false => Ok(Setting::new(file, value, field)),
+        }
+    };
+    given.map(setting).collect()
 }
 
 /// A limit in bytes: `None` for 0, which means "not set"; -1 is "no limit".

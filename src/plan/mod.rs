@@ -350,10 +350,16 @@ fn rootfs(
     let own_dev = plans.iter().any(|plan| {
         matches!(plan.kind, rootfs_plan::MountKind::Bind { .. }) && plan.target.as_c_str().to_bytes() == b"dev"
     });
+    let masked = paths(linux.masked_paths().as_ref(), "linux.maskedPaths")?;
+    if let Some(index) = masked.iter().position(RootPath::is_root) {
+        return Err(Error::at(format!("linux.maskedPaths[{index}]"), "\"/\" is the whole root file system"));
+    }
+    let readonly_paths = paths(linux.readonly_paths().as_ref(), "linux.readonlyPaths")?;
+    let root_readonly = spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     Ok(RootfsPlan {
         inherited,
         propagation,
-        readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
+        readonly: root_readonly || readonly_paths.iter().any(RootPath::is_root),
         enter: match (has_mount_namespace(linux), options.no_pivot) {
             (false, _) => Enter::Chroot,
             (true, true) => Enter::Move,
@@ -361,8 +367,8 @@ fn rootfs(
         },
         mounts: plans,
         dev: if own_dev { None } else { Some(devices::plan(linux)?) },
-        masked: paths(linux.masked_paths().as_ref(), "linux.maskedPaths")?,
-        readonly_paths: paths(linux.readonly_paths().as_ref(), "linux.readonlyPaths")?,
+        masked,
+        readonly_paths,
         label,
     })
 }

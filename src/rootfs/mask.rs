@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, OFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::plan::RootPath;
@@ -22,10 +22,22 @@ fn copy(fd: BorrowedFd<'_>, recursive: bool) -> sys::Result<OwnedFd> {
     rustix::mount::open_tree(fd, "", flags)
 }
 
+/// What is to be covered. Not the root, to which a link in the image may lead: what is mounted over that has no effect, since
+/// the root is entered by its descriptor.
+fn open_target(root: BorrowedFd<'_>, path: &RootPath) -> sys::Result<OwnedFd> {
+    let target = resolve::open(root, path.as_c_str(), OFlags::PATH)?;
+    let place = |fd: BorrowedFd<'_>| {
+        let flags = StatxFlags::INO | StatxFlags::MNT_ID;
+        rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, flags).map(|stat| (stat.stx_mnt_id, stat.stx_ino))
+    };
+    if place(root)? == place(target.as_fd())? { Err(Errno::PERM) } else { Ok(target) }
+}
+
 /// Covers each path with a read-only copy of itself. nosuid, nodev and noexec stay as they are.
 pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault> {
-    for (index, path) in paths.iter().enumerate() {
-        let target = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
+    // "/" is made so as `root.readonly` is.
+    for (index, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_root()) {
+        let target = match open_target(root, path) {
             Err(Errno::NOENT) => continue,
             result => result.map_err(|errno| Fault::new(Step::ReadonlyTarget, errno).item(index))?,
         };
@@ -48,7 +60,7 @@ pub(super) fn mask(
     let mut null_is_attached = false;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
-        let target = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
+        let target = match open_target(root, path) {
             Err(Errno::NOENT) => continue,
             result => result.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))?,
         };
