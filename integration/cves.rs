@@ -274,6 +274,41 @@ fn cve_2019_16884_volume_over_proc() {
     });
 }
 
+/// CVE-2019-16884 without a mount: files of the image that look like those of procfs get nothing, and what they stand for is
+/// done. Labels: `lsm::apparmor_profile_past_a_false_proc`. Seen: with our own runtime, writing by paths.
+#[test]
+fn cve_2019_16884_false_proc_in_the_image() {
+    case(|| {
+        let mut bundle = Bundle::sh(crate::support::WAITING);
+        let files =
+            ["sys/net/ipv4/ip_forward", "self/oom_score_adj", "1/oom_score_adj", "self/setgroups", "self/status"]
+                .map(|file| bundle.rootfs().join("proc").join(file));
+        for file in &files {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "untouched").unwrap();
+        }
+        bundle.unmount("/proc").set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
+        bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).set("/process/oomScoreAdj", json!(321));
+        let container = bundle.container();
+        let mut io = container.create_io();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let pid = container.pid();
+        assert_eq!(text(format!("/proc/{pid}/oom_score_adj")), "321\n");
+        let inside = crate::support::Call::new(busybox()).args([
+            "nsenter",
+            "-t",
+            &pid.to_string(),
+            "-n",
+            busybox().to_str().unwrap(),
+        ]);
+        assert_eq!(inside.args(["cat", "/proc/sys/net/ipv4/ip_forward"]).run().ok().stdout, "1\n");
+        for file in &files {
+            assert_eq!(text(file), "untouched", "{}", file.display());
+        }
+    });
+}
+
 /// CVE-2025-52881: the same with a part of /proc.
 #[test]
 fn cve_2025_52881_volume_over_a_part_of_proc() {

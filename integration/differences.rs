@@ -76,6 +76,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "cli::spec_rootless", "spec --rootless has no network namespace, as of runc", "runc's command line"),
     d("crun", "cli::state_has_the_fields_of_the_specification_and_of_runc", "rootfs in the state is absolute, as of runc", "runc's state and list"),
     d("crun", "cli::version", "under the name runc, the first line is `runc version ..`", "go-runc parses it"),
+    d("runc", "cves::cve_2019_16884_false_proc_in_the_image", "a container needs no /proc to be created", "ARCHITECTURE.md: the runtime's own procfs"),
     d("crun", "cves::cve_2015_3631_no_volume_below_proc", "nothing is mounted below /proc but what is known to be harmless", "CVE-2015-3631; runc's behaviour"),
     d("crun", "cves::cve_2024_21626_descriptor_of_the_host", "no descriptor of the caller leads out", "CVE-2024-21626"),
     d("crun", "cves::cve_2024_40635_no_number_becomes_root", "a number that is no id is refused", "CVE-2024-40635"),
