@@ -9,7 +9,7 @@ mod races;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -17,7 +17,7 @@ use nix::unistd::mkfifo;
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use serde_json::json;
 
-use crate::support::{Bundle, case, ours, skip};
+use crate::support::{Bundle, busybox, case, ours, skip, wait_for_end};
 
 /// Notices who opens something: a look-up without opening (`O_PATH`) does not count.
 struct Watch(OwnedFd);
@@ -70,5 +70,45 @@ fn what_is_no_file_is_not_opened() {
                 assert!(!watch.was_opened(), "{what}, a device: {device}: it was opened");
             }
         }
+    });
+}
+
+/// A root directory where everybody may write (`--root /tmp`): what somebody else has put there names hooks, cgroups and
+/// processes, and is not believed. Seen: with our own runtime, which ran the hook.
+#[test]
+fn the_state_of_somebody_else_is_not_believed() {
+    case(|| {
+        if !ours() {
+            skip!("asked only of this project's runtime");
+        }
+        let mut bundle = Bundle::new();
+        let trap = bundle.directory.join("trap");
+        let script = format!("echo ran >> {}", trap.display());
+        bundle.set("/hooks/poststop", json!([{"path": busybox(), "args": ["sh", "-c", script]}]));
+        let container = bundle.container();
+        container.create().ok();
+        let pid = container.pid();
+        container.start().ok();
+        wait_for_end(pid);
+        let state = container.root().join(&container.id);
+        chown(&state, Some(1000), Some(1000)).unwrap();
+        for command in [
+            &["state"][..],
+            &["delete"],
+            &["delete", "--force"],
+            &["start"],
+            &["kill"],
+            &["ps"],
+            &["events", "--stats"],
+        ] {
+            let output = container.command(command, &[]).fails();
+            assert!(output.stderr.contains("--root") && output.stderr.contains("1000"), "{output:?}");
+        }
+        let listed = container.call(["list", "--quiet"]).run();
+        assert!(!listed.stdout.contains(&container.id), "{listed:?}");
+        assert!(!trap.exists(), "a hook of somebody else was run");
+        chown(&state, Some(0), Some(0)).unwrap();
+        container.command(&["delete"], &[]).ok();
+        assert!(trap.exists());
     });
 }

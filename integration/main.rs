@@ -14,7 +14,7 @@
 //! | `RUNTIME_TEST_SYSTEMD` | set: all commands get `--systemd-cgroup`, and cgroupsPath is one for systemd | not set |
 //!
 //! Lines on stderr begin with `SKIPPED` (the host lacks something: see skips.txt), `DIFFERS` (a known difference of
-//! another runtime) or `PASSES` (a known difference that was not seen).
+//! another runtime), `PASSES` (a known difference that was not seen) or `RACES` (how far containers came in a race).
 #![deny(unsafe_code)]
 #![allow(
     clippy::unwrap_used,

@@ -14,7 +14,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use serde_json::json;
 
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Call, Container, case, link, ours, runtime, skip, text};
+use crate::support::{Bundle, Call, Container, case, link, ours, runtime, skip, systemd, text};
 
 /// Not a test by itself: what runs in the container. Says what it could do.
 #[test]
@@ -113,7 +113,8 @@ impl Victim {
     /// The call by this program.
     fn call(&self, container: &Container, args: &[&str]) -> Call {
         let root = container.root().display().to_string();
-        Call::new(&self.path).args(["--root", &root]).args(args).cwd(&container.bundle.directory)
+        let driver = systemd().then_some("--systemd-cgroup");
+        Call::new(&self.path).args(["--root", &root]).args(driver).args(args).cwd(&container.bundle.directory)
     }
 }
 

@@ -208,11 +208,18 @@ impl AsFd for Container {
 impl Container {
     fn open(id: &str, path: PathBuf) -> Result<Self> {
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(dir) => Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) }),
-            Err(Errno::NOENT) => Err(Error::missing_container(id)),
-            Err(errno) => Err(Error::new(format!("open {}", path.display())).errno(errno)),
+        let failed = |errno| match errno {
+            Errno::NOENT => Error::missing_container(id),
+            errno => Error::new(format!("open {}", path.display())).errno(errno),
+        };
+        let dir = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed)?;
+        // Where everybody may write, it can be anybody's: hooks and cgroups that it names are not to be believed.
+        let owner = rustix::fs::fstat(&dir).map_err(failed)?.st_uid;
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(Error::at("--root", format!("{} belongs to the user {owner}", path.display()))
+                .hint("only the user who has created a container can work with it"));
         }
+        Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) })
     }
 
     /// Waits until no other command changes this container. The lock ends with this value.
