@@ -97,9 +97,10 @@ impl Init<'_> {
         // Before anything allocates memory or forks on the container's account.
         set_oom_score(self.plan, self.proc)?;
         join_cgroup(self.tasks, None)?;
-        // Before anything of another container can see us: who is root by number owns our new user namespace, and would have
-        // every right over us (CVE-2016-9962). Only an ordinary user's parent cannot write the maps of who may not be
-        // looked at, and for them it is done with the change of ids.
+        // Before anything of another container can see us, or a second child of ours from its first moment on, with all that we
+        // have of the host in memory and open (CVE-2016-9962): who is root by number owns our new user namespace, and would
+        // have every right over us. Only an ordinary user's parent cannot write the maps of who may not be looked at, and
+        // for them it is done with the change of ids: nobody there has rights over us.
         if !(self.has_idmap && self.plan.for_user) {
             not_dumpable()?;
         }

@@ -21,12 +21,6 @@ pub(super) fn enter(init: &Init<'_>, sync: &ChildEnd<'_>) -> Result<(), Fault> {
     if !namespaces.needs_second_child() {
         return after_join(init);
     }
-    // In a joined pid namespace others see the clone from its first moment on, with all that it has of the host in memory and
-    // open (CVE-2016-9962); us they do not see. Only a user's new user namespace has to wait, whose maps are written from
-    // outside: nobody there has rights over it.
-    if namespaces.joins(libc::CLONE_NEWPID) && !(init.plan.for_user && namespaces.is_new(libc::CLONE_NEWUSER)) {
-        super::not_dumpable()?;
-    }
     // The clone is the parent's child, as we are, and we are done.
     let flags = (namespaces.new | libc::CLONE_PARENT) as u64;
     match sys::clone3(Clone3 { flags, cgroup: None }).map_err(|errno| Fault::new(Step::SecondChild, errno))? {
