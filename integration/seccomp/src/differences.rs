@@ -99,10 +99,14 @@ pub fn explain(
         if abi.name == "SCMP_ARCH_ARM" && private && our == ENOSYS && !is_newer {
             return numbers(false).all(|number| number < case.number).then_some(Difference::NewestIsPrivate);
         }
+        // With private calls alone ours has no newest call.
+        if abi.name == "SCMP_ARCH_ARM" && private && is_newer && numbers(false).next().is_none() {
+            return said.contains(&our).then_some(Difference::NewestIsPrivate);
+        }
         if is_newer && numbers(true).any(|number| number >= case.number) && said.contains(&our) {
             return Some(Difference::NewestIsMultiplexed);
         }
-        if our == ENOSYS && !is_newer && numbers(false).count() == 0 {
+        if our == ENOSYS && !is_newer && numbers(false).all(|number| number == 0) {
             let is_beyond = numbers(true).all(|number| number < case.number) || case.number == 0;
             return is_beyond.then_some(Difference::NewestIsMultiplexed);
         }
