@@ -573,6 +573,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "tty::pidfd_socket_gets_a_pidfd_of_init", "--pidfd-socket, of runc since 1.3", "runc's command line"),
     d("runc", "tty::pidfd_socket_that_is_not_there", "--pidfd-socket, of runc since 1.3", "runc's command line"),
     d("crun", "tty::pidfd_socket_that_is_not_there", "--pidfd-socket, of runc since 1.3", "runc's command line"),
+    d("runc", "tty::signals_come_through_while_nobody_reads_the_output", "what is in the terminal at the end is not lost", "this project's command line"),
+    d("crun", "tty::signals_come_through_while_nobody_reads_the_output", "signals are forwarded while nobody reads the output", "runc's behaviour"),
     d("runc", "tty::window_size_is_the_callers_and_follows_it", "the window size is there before the program starts (a race: not in every run)", "runc's behaviour"),
     d("crun", "tty::window_size_is_the_callers_and_follows_it", "the window size is there before the program starts", "runc's behaviour"),
     d("runc", "update::a_device_that_is_not_there_leaves_all_limits_as_they_were", "update applies the throttles of blockIO", "config-linux.md, Block IO"),

@@ -7,12 +7,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcgetattr, tcgetwinsize, tcsetwinsize};
 use serde_json::json;
 
-use crate::support::{Bundle, Call, Container, Lines, Running, case, deadline, readable, text, wait_for_end};
+use crate::support::{
+    Bundle, Call, Container, Lines, Running, case, deadline, eventually, readable, text, wait_for_end,
+};
 
 /// A terminal as a user has one: what the user types and sees, and the other side.
 pub(crate) struct Terminal {
@@ -163,6 +166,63 @@ fn callers_terminal_is_as_before() {
     });
 }
 
+/// In raw mode the caller's terminal adds no CR, so that the container's does.
+#[test]
+fn lines_begin_at_the_left_margin() {
+    case(|| {
+        let mut terminal = Terminal::new(24, 80);
+        let (_container, running) = terminal.run(Bundle::sh("echo one; echo two"));
+        let screen = terminal.screen.until("two\r\n");
+        assert!(screen.contains("one\r\ntwo\r\n"), "{screen:?}");
+        running.wait().ok();
+    });
+}
+
+/// As systemd does, which closes what it was given and opens /dev/console when it has something to say.
+#[test]
+fn a_terminal_that_was_closed_is_opened_again() {
+    case(|| {
+        let mut terminal = Terminal::new(24, 80);
+        let script = "echo first; exec <&- >&- 2>&-; cat </fifo; echo again >/dev/console; cat </fifo";
+        let container = with_terminal(Bundle::sh(script));
+        let fifo = container.bundle.rootfs().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        let running = container.call_bundle("run", &[]).on_terminal(&terminal.slave).spawn();
+        terminal.screen.until("first");
+        // Opened for writing when `cat` has it open: the terminal is closed by then.
+        std::fs::write(&fifo, "").unwrap();
+        terminal.screen.until("again");
+        std::fs::write(&fifo, "").unwrap();
+        running.wait().ok();
+        container.nothing_left();
+    });
+}
+
+#[test]
+fn signals_come_through_while_nobody_reads_the_output() {
+    case(|| {
+        let terminal = Terminal::new(24, 80);
+        let script = "trap 'exit 9' TERM; cat /dev/zero & wait";
+        let container = with_terminal(Bundle::sh(script));
+        let (mut reader, write) = std::io::pipe().unwrap();
+        let stdout = write.try_clone().unwrap();
+        let running = container.call_bundle("run", &[]).on_terminal(&terminal.slave).stdout(stdout).spawn();
+        let full =
+            || rustix::event::poll(&mut [PollFd::new(&write, PollFlags::OUT)], Some(&Timespec::default())) == Ok(0);
+        eventually("the pipe is full", full);
+        running.signal(rustix::process::Signal::TERM);
+        eventually("the container's program has ended", || container.status() == "stopped");
+        assert!(!running.has_ended(), "what it has said is lost");
+        drop(write);
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut reader, &mut rest).unwrap();
+        // More than a pipe holds: what was in the terminal, too.
+        assert!(rest.len() > 1 << 16, "{}", rest.len());
+        assert_eq!(running.wait().code(), 9);
+        container.nothing_left();
+    });
+}
+
 const INSIDE: &str = "tty; stat -c '%F %a' /dev/pts/0; [ -c /dev/console ] && echo console; stat -L -c %t:%T /dev/console; \
                       echo to-console > /dev/console; cut -d' ' -f6,7 /proc/self/stat; read line; echo end";
 
@@ -237,7 +297,7 @@ fn console_socket_gets_the_master() {
         let mut screen = Lines::new(master.try_clone().unwrap());
         container.start().ok();
         File::from(master).write_all(b"something\n").unwrap();
-        screen.until("got something");
+        screen.until("got something\r\n");
         let pid = container.pid();
         if pid != 0 {
             wait_for_end(pid);

@@ -226,7 +226,7 @@ pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<Own
     // The caller's size, which it follows later, before the program starts, so that it never sees another, or 0 by 0.
     let callers = if console.is_none() { console::callers_size() } else { None };
     let size = callers.filter(|size| *size != (0, 0)).or(size);
-    console::prepare(&master, size).map_err(failed)?;
+    size.map_or(Ok(()), |size| console::set_size(&master, size)).map_err(failed)?;
     let Some(socket) = console else { return Ok(Some(master)) };
     let name = console::name(&master).map_err(failed)?;
     sys::sendmsg_fd(socket.as_fd(), name.as_bytes(), master.as_fd())

@@ -4,14 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{OptionalActions, Termios, Winsize};
 
-/// Before anyone uses it: no CR before each newline of output (runc's rule: whoever shows it adds its own), and its size.
-pub(crate) fn prepare(master: &OwnedFd, size: Option<(u16, u16)>) -> rustix::io::Result<()> {
-    let mut termios = rustix::termios::tcgetattr(master)?;
-    termios.output_modes.remove(OutputModes::ONLCR);
-    rustix::termios::tcsetattr(master, OptionalActions::Now, &termios)?;
-    let Some((rows, columns)) = size else { return Ok(()) };
+/// Before anyone uses it.
+pub(crate) fn set_size(master: &OwnedFd, (rows, columns): (u16, u16)) -> rustix::io::Result<()> {
     rustix::termios::tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
 }
 
@@ -25,12 +22,18 @@ pub(crate) fn name(master: &OwnedFd) -> rustix::io::Result<String> {
     rustix::pty::ptsname(master, Vec::new()).map(|name| name.to_string_lossy().into_owned())
 }
 
-/// The caller's terminal in raw mode, with the container's behind it. Dropping it restores the caller's.
+/// The caller's terminal in raw mode, with the container's behind it, which makes CR LF of a newline as every terminal does.
+/// Dropping it restores the caller's.
 pub(crate) struct Proxy {
     master: OwnedFd,
+    /// The container's end, held open: a program may close its terminal and open it again, as systemd does, and the master
+    /// would say EIO meanwhile. None: a user's terminal that belongs to another user inside.
+    _terminal: Option<OwnedFd>,
     saved: Option<Termios>,
     /// Input that the container has not taken yet.
     input: Vec<u8>,
+    /// Output that the caller has not taken yet.
+    output: Vec<u8>,
     input_open: bool,
     output_open: bool,
 }
@@ -49,7 +52,10 @@ impl Proxy {
             }
             Err(_) => None,
         };
-        Ok(Self { master, saved, input: Vec::new(), input_open: true, output_open: true })
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let _terminal = rustix::pty::ioctl_tiocgptpeer(&master, flags).ok();
+        let (input, output) = (Vec::new(), Vec::new());
+        Ok(Self { master, _terminal, saved, input, output, input_open: true, output_open: true })
     }
 
     /// Gives the container's terminal the size of the caller's.
@@ -59,33 +65,40 @@ impl Proxy {
         }
     }
 
-    /// What to poll, besides others: the master, and stdin where input is wanted. Not always: of a pipe whose other end
-    /// is closed poll says so at once, whatever it is asked for.
-    pub(crate) fn poll_fds(&self) -> Vec<PollFd<'_>> {
-        let master = if self.input.is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
-        let mut fds = vec![PollFd::from_borrowed_fd(self.master.as_fd(), master)];
-        if self.input_open && self.input.is_empty() {
-            fds.push(PollFd::from_borrowed_fd(rustix::stdio::stdin(), PollFlags::IN));
-        }
-        fds
+    fn wants_input(&self) -> bool {
+        self.input_open && self.output_open && self.input.is_empty()
     }
 
-    /// Whether more can come from the container.
-    pub(crate) fn is_open(&self) -> bool {
-        self.output_open
+    fn wants_output(&self) -> bool {
+        self.output_open && self.output.is_empty()
     }
 
-    /// Moves what there is. `master` and `stdin` are what poll said of the two.
-    pub(crate) fn turn(&mut self, master: PollFlags, stdin: PollFlags) {
-        if self.input_open && self.input.is_empty() && stdin.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
-        {
+    /// What to poll: the master, stdin and stdout, or `nothing` in the place of one that is not wanted. Of a pipe whose other
+    /// end is closed poll says so at once, whatever it is asked for.
+    pub(crate) fn poll_fds<'a>(&'a self, nothing: BorrowedFd<'a>) -> [PollFd<'a>; 3] {
+        let mut master = PollFlags::empty();
+        master.set(PollFlags::IN, self.wants_output());
+        master.set(PollFlags::OUT, !self.input.is_empty());
+        let stdin = if self.wants_input() { PollFlags::IN } else { PollFlags::empty() };
+        let stdout = if self.output.is_empty() { PollFlags::empty() } else { PollFlags::OUT };
+        [(self.master.as_fd(), master), (rustix::stdio::stdin(), stdin), (rustix::stdio::stdout(), stdout)]
+            .map(|(fd, flags)| PollFd::from_borrowed_fd(if flags.is_empty() { nothing } else { fd }, flags))
+    }
+
+    /// Moves what there is; the three are what poll said.
+    pub(crate) fn turn(&mut self, [master, stdin, stdout]: [PollFlags; 3]) {
+        let over = PollFlags::HUP | PollFlags::ERR;
+        if self.wants_input() && stdin.intersects(PollFlags::IN | over) {
             self.take_input();
         }
         if !self.input.is_empty() && master.contains(PollFlags::OUT) {
             self.give_input();
         }
-        if self.output_open && master.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-            self.copy_output();
+        if self.wants_output() && master.intersects(PollFlags::IN | over) {
+            self.take_output();
+        }
+        if !self.output.is_empty() && stdout.intersects(PollFlags::OUT | over) {
+            self.give_output();
         }
     }
 
@@ -113,26 +126,38 @@ impl Proxy {
         }
     }
 
-    fn copy_output(&mut self) {
-        let mut chunk = [0u8; 16 << 10];
+    /// Not more than a pipe that poll calls writable takes without blocking (`PIPE_BUF`): who does not read our stdout must
+    /// not keep signals from the container.
+    fn take_output(&mut self) {
+        let mut chunk = [0u8; 4096];
         match rustix::io::read(&self.master, &mut chunk) {
-            Ok(length) if length > 0 => write_all(rustix::stdio::stdout(), chunk.get(..length).unwrap_or_default()),
+            Ok(length) if length > 0 => self.output.extend_from_slice(chunk.get(..length).unwrap_or_default()),
             Err(Errno::AGAIN | Errno::INTR) => {}
             // EIO: the last one who had the other end open has closed it.
             Ok(_) | Err(_) => self.output_open = false,
         }
     }
 
+    fn give_output(&mut self) {
+        match rustix::io::write(rustix::stdio::stdout(), &self.output) {
+            Ok(length) => drop(self.output.drain(..length)),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => self.output.clear(),
+        }
+    }
+
     /// After the program has ended: its last words, until there is nothing more or nobody left who could say more.
     pub(crate) fn drain(&mut self) {
-        while self.output_open {
+        loop {
+            write_all(rustix::stdio::stdout(), &self.output);
+            self.output.clear();
             let mut fds = [PollFd::from_borrowed_fd(self.master.as_fd(), PollFlags::IN)];
             // What was written before the end is there at once; a background process may keep the terminal open.
             let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            match rustix::event::poll(&mut fds, Some(&now)) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => self.copy_output(),
+            if !self.output_open || !rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0) {
+                return;
             }
+            self.take_output();
         }
     }
 }

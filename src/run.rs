@@ -90,8 +90,8 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>, mut not
         let ([ended, signalled, notified], console) = poll(pidfd, &signals, notify.as_ref(), proxy.as_ref())?;
         // The service manager watches us: what happens to the container is our status, and our signals are its.
         notify = notify.filter(|notify| !(notified && notify.turn(rustix::process::getpid())));
-        if let (Some(proxy), Some((master, stdin))) = (&mut proxy, console) {
-            proxy.turn(master, stdin);
+        if let (Some(proxy), Some(revents)) = (&mut proxy, console) {
+            proxy.turn(revents);
         }
         if signalled {
             forward(&signals, pidfd, pid, proxy.as_ref());
@@ -105,7 +105,7 @@ pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>, mut not
     }
 }
 
-type Revents = Option<(PollFlags, PollFlags)>;
+type Revents = Option<[PollFlags; 3]>;
 
 fn poll(
     pidfd: &OwnedFd,
@@ -116,18 +116,15 @@ fn poll(
     // Nothing to hear of in the third place: nobody asks the pidfd for anything there.
     let third = notify.map_or(PollFd::new(pidfd, PollFlags::empty()), Notify::poll_fd);
     let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::new(signals, PollFlags::IN), third];
-    if let Some(proxy) = proxy.filter(|proxy| proxy.is_open()) {
-        fds.extend(proxy.poll_fds());
+    if let Some(proxy) = proxy {
+        fds.extend(proxy.poll_fds(pidfd.as_fd()));
     }
     match rustix::event::poll(&mut fds, None) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(Error::new("poll").errno(errno)),
     }
     let revents: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
-    let console = match revents.as_slice() {
-        [_, _, _, master, stdin @ ..] => Some((*master, stdin.first().copied().unwrap_or(PollFlags::empty()))),
-        _ => None,
-    };
+    let console = revents.get(3..).and_then(|console| console.try_into().ok());
     let set = |index: usize| revents.get(index).is_some_and(|revents| !revents.is_empty());
     Ok(([set(0), set(1), set(2)], console))
 }
