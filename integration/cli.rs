@@ -130,6 +130,26 @@ fn options_with_one_dash() {
 }
 
 #[test]
+fn flags_with_a_value() {
+    case(|| {
+        creates(&[
+            "-debug=0",
+            "create",
+            "--no-pivot=false",
+            "--bundle=BUNDLE",
+            "--pid-file=PIDFILE",
+            "--no-new-keyring=true",
+            "ID",
+        ])
+    });
+}
+
+#[test]
+fn criu_option_is_accepted() {
+    case(|| creates(&["--criu", "/usr/sbin/criu", "create", "--bundle=BUNDLE", "--pid-file=PIDFILE", "ID"]));
+}
+
+#[test]
 fn options_after_the_id() {
     case(|| {
         creates(&["create", "ID", "--bundle", "BUNDLE", "--pid-file=PIDFILE"]);
@@ -336,6 +356,31 @@ fn log_in_json_has_one_object_on_failure() {
         assert!(object["msg"].as_str().unwrap().contains("nosuch"), "{object}");
         assert!(rfc3339(object["time"].as_str().unwrap()), "{object}");
         assert!(output.stderr.contains("nosuch"), "stderr: {}", output.stderr);
+    });
+}
+
+/// containerd has no other words for its user.
+#[test]
+fn log_has_errors_of_the_command_line() {
+    case(|| {
+        let container = Bundle::new().container();
+        let log = container.bundle.directory.join("log.json");
+        let calls: [(&[&str], &str); 4] = [
+            (&["exec", "--nosuch", "x", "true"], "nosuch"),
+            (&["nosuch", "x"], "No help topic for 'nosuch'"),
+            (&["create", "x", "y"], ""),
+            (&["-debug=false", "kill"], ""),
+        ];
+        for (words, expected) in calls {
+            let _ = fs::remove_file(&log);
+            let options = ["--log", log.to_str().unwrap(), "--log-format=json"];
+            let output = container.call([&options, words].concat()).run();
+            assert_eq!(output.code(), 1, "{output:?}");
+            let object: Value = serde_json::from_str(&text(&log)).unwrap_or_else(|error| panic!("{error}: {words:?}"));
+            let message = object["msg"].as_str().unwrap();
+            assert!(object["level"] == "error" && message.contains(expected) && message.len() > 10, "{object}");
+            assert!(output.stderr.contains(message.lines().next().unwrap()), "{output:?}");
+        }
     });
 }
 

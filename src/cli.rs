@@ -48,6 +48,9 @@ pub(crate) struct Global {
     /// nobody: the container stays in that of its creator, without limits and device rules
     #[arg(long, value_name = "MANAGER")]
     pub(crate) cgroup_manager: Option<CgroupManager>,
+    // containerd 1.x passes CriuPath of its configuration to each command, as does who knows runc 1.1.
+    #[arg(long = "criu", value_name = "PATH", hide = true)]
+    _criu: Option<PathBuf>,
     /// Do without what is not permitted of cgroups: true, false, or auto, for all but real root
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) rootless: Rootless,

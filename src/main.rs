@@ -63,14 +63,7 @@ fn command() -> u8 {
     let name = program_name(words.first());
     let cli = match cli::parse(&name, words.into_iter()) {
         Ok(cli) => cli,
-        Err(usage) if usage.kind() == ErrorKind::InvalidSubcommand => {
-            return exit(&Log::stderr(), Err(no_command(&usage)), 1);
-        }
-        Err(usage) => {
-            let _ = usage.print();
-            // Help is asked for; anything else is an error, which runc answers with 1.
-            return usage.use_stderr().into();
-        }
+        Err((usage, global)) => return no_use(&usage, global),
     };
     if cli.version {
         return exit(&Log::stderr(), print_version(&name).map(|()| 0), 1);
@@ -78,18 +71,36 @@ fn command() -> u8 {
     let Some(command) = cli.command else {
         return exit(&Log::stderr(), Err(Error::new("no command given").hint("--help lists them")), 1);
     };
-    let format = match cli.global.log_format {
-        LogFormat::Text => Format::Text,
-        LogFormat::Json => Format::Json,
-    };
     // Of an exec, 1 could be the status of its program; runc answers 255.
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
     // First: the log's descriptor must not be one of those that the caller has passed.
     let prepared = prepare(&command);
-    match Log::open(cli.global.log.as_deref(), format, cli.global.debug) {
+    match open_log(&cli.global) {
         Ok(log) => exit(&log, prepared.and_then(|()| carry_out(command, &cli.global, &name, &log)), failure),
         Err(error) => exit(&Log::stderr(), prepared.and(Err(error)), failure),
     }
+}
+
+fn open_log(global: &Global) -> Result<Log> {
+    let format = match global.log_format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    Log::open(global.log.as_deref(), format, global.debug)
+}
+
+/// Help, or an error of the command line: that is in the log, too, if it is known, and runc answers it with 1.
+fn no_use(usage: &clap::Error, global: Option<Global>) -> u8 {
+    if matches!(usage.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        let _ = usage.print();
+        return usage.use_stderr().into();
+    }
+    let error = match usage.kind() {
+        ErrorKind::InvalidSubcommand => no_command(usage),
+        _ => Error::new(usage.render().to_string().trim_start_matches("error: ").trim_end()),
+    };
+    let log = global.and_then(|global| open_log(&global).ok()).unwrap_or_else(Log::stderr);
+    exit(&log, Err(error), 1)
 }
 
 /// In runc's words.

@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, FromArgMatches};
+use clap::{Args, CommandFactory, FromArgMatches};
 
-use super::Cli;
+use super::{Cli, Global};
 
-/// Parses the command line of a program that is called `name`. Help texts begin as runc's do.
-pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+/// Parses the command line of a program that is called `name`. Help texts begin as runc's do. An error comes with the
+/// options before it, which say where errors go.
+pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, (clap::Error, Option<Global>)> {
     let help = |name: &str| format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}");
     let subcommand = |command: clap::Command| {
         let name = format!("{name} {}", command.get_name());
@@ -15,11 +16,17 @@ pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result
     };
     let mut command = Cli::command().help_template(help(name)).mut_subcommands(subcommand);
     let words = normalize(&command, words);
-    let mut matches = command.try_get_matches_from_mut(words)?;
-    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+    let parsed = command
+        .try_get_matches_from_mut(&words)
+        .and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command)));
+    parsed.map_err(|error| {
+        let before = Global::augment_args(clap::Command::new("")).ignore_errors(true).try_get_matches_from(words);
+        (error, before.ok().and_then(|matches| Global::from_arg_matches(&matches).ok()))
+    })
 }
 
-/// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one.
+/// runc's callers also write long options with one dash (`-no-pivot`): gives them their second one. And flags may have a
+/// value, as Go's have: `--tty=true` is `--tty`, and `--tty=false` nothing.
 ///
 /// Only words that are the name of a long option are changed, so that `-b`, `-bDIR` and signals stay as they are; and
 /// nothing after the id of `exec` and `ps`, where the words are those of another program: a `--` says so to clap, too.
@@ -61,7 +68,12 @@ fn normalize(top: &clap::Command, words: impl Iterator<Item = OsString>) -> Vec<
             !option.contains('=') && long.is_some_and(takes_value)
         };
         let one_dash = !is_short && !option.starts_with('-');
-        normal.push(if one_dash { format!("-{text}").into() } else { word });
+        // strconv.ParseBool's words.
+        match text.split_once('=').filter(|_| long.is_some_and(|argument| !takes_value(argument))) {
+            Some((_, "1" | "t" | "T" | "true" | "TRUE" | "True")) => normal.push(format!("--{name}").into()),
+            Some((_, "0" | "f" | "F" | "false" | "FALSE" | "False")) => {}
+            _ => normal.push(if one_dash { format!("-{text}").into() } else { word }),
+        }
     }
     normal
 }
@@ -72,7 +84,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &[&str]) -> std::result::Result<Cli, clap::Error> {
-        super::parse("runtime", words.iter().map(OsString::from))
+        super::parse("runtime", words.iter().map(OsString::from)).map_err(|(error, _)| error)
     }
 
     #[test]
@@ -93,6 +105,34 @@ mod tests {
             let Ok(Some(Command::Create(create))) = parsed else { panic!("{words:?}: {parsed:?}") };
             assert_eq!(create.container.bundle, Some(PathBuf::from("/b")), "{words:?}");
             assert!(create.container.no_pivot && create.id == "c", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn a_flag_may_have_a_value() {
+        for (words, tty, detach) in [
+            (["--tty=true", "--detach=false", "c", "--tty=false"], true, false),
+            (["-tty=0", "-detach=1", "c", "--detach=false"], false, true),
+            (["-tty=TRUE", "--detach=t", "c", "--"], true, true),
+        ] {
+            let parsed = parse(&[&["runtime", "--debug=false", "exec"], &words[..]].concat());
+            let Ok(Cli { global, command: Some(Command::Exec(exec)), .. }) = parsed else { panic!("{parsed:?}") };
+            assert_eq!(
+                (global.debug, exec.tty, exec.detach, exec.args),
+                (false, tty, detach, vec![words[3].to_owned()])
+            );
+        }
+        assert!(parse(&["runtime", "exec", "--tty=yes", "c"]).is_err());
+    }
+
+    #[test]
+    fn an_error_comes_with_the_options_before_it() {
+        for wrong in [&["exec", "--nosuch", "--debug"][..], &["nosuch"], &["state"], &["list", "-f", "x"]] {
+            let words = [&["runtime", "--log", "/l", "-log-format=json"], wrong].concat();
+            let error = super::parse("runtime", words.iter().map(OsString::from)).err();
+            let Some((_, Some(global))) = error else { panic!("{wrong:?}: {error:?}") };
+            assert_eq!(global.log, Some(PathBuf::from("/l")), "{wrong:?}");
+            assert!(matches!(global.log_format, LogFormat::Json) && !global.debug, "{wrong:?}");
         }
     }
 
