@@ -532,6 +532,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "run::keep_leaves_a_stopped_container", "run has --keep", "runc's command line"),
     d("crun", "run::program_that_is_a_directory", "words of runc", "runc's words, which callers look for"),
     d("crun", "run::program_that_is_not_there", "words of runc", "runc's words, which callers look for"),
+    d("runc", "run::processors_are_not_those_of_the_caller", "the caller's CPU affinity is not inherited", "runc's behaviour since 1.3"),
+    d("crun", "run::processors_are_not_those_of_the_caller", "the caller's CPU affinity is not inherited", "runc's behaviour since 1.3"),
     d("runc", "run::sockets_of_socket_activation", "LISTEN_FDNAMES is passed on with the sockets that it names", "sd_listen_fds(3)"),
     d("crun", "run::sockets_of_socket_activation", "sockets for another pid are not taken", "sd_listen_fds(3)"),
     d("crun", "run::status_is_told_although_somebody_deletes_the_container", "the program's status is told whoever deletes the container", "runc"),

@@ -338,3 +338,25 @@ fn two_bundles_are_one_too_many() {
         assert!(output.stderr.starts_with("--bundle: "), "{output:?}");
     });
 }
+
+/// The caller may be pinned to some processors, as the daemons of a host are whose others are the containers'.
+#[test]
+fn processors_are_not_those_of_the_caller() {
+    case(|| {
+        let allowed =
+            |status: &str| status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).map(str::to_owned);
+        let container = Bundle::sh("cat /proc/self/status").container();
+        let all = allowed(&container.run().ok().stdout).unwrap();
+        let first = all.trim_start_matches("Cpus_allowed_list:\t").split(['-', ',']).next().unwrap();
+        if all.ends_with(&format!("\t{first}")) {
+            skip!("one processor only");
+        }
+        let mask = format!("{:x}", 1u128 << first.parse::<u32>().unwrap());
+        let pinned = ["taskset", mask.as_str()];
+        let output = container.call_bundle("run", &[]).below(pinned).run().ok();
+        assert_eq!(allowed(&output.stdout).as_ref(), Some(&all), "init");
+        let (container, _io) = Container::running();
+        let output = container.call(["exec", &container.id, "cat", "/proc/self/status"]).below(pinned).run().ok();
+        assert_eq!(allowed(&output.stdout), Some(all), "exec");
+    });
+}

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::{die_with_parent, join_cgroup, join_keyring, namespaces, not_dumpable, program, terminal};
-use crate::plan::ChildPlan;
+use super::{die_with_parent, join_cgroup, join_keyring, namespaces, not_dumpable, program, reset_affinity, terminal};
+use crate::plan::{Affinity, ChildPlan};
 use crate::rootfs;
 use crate::sync::{ChildEnd, Fault, Step};
 use crate::sys::{self, Clone3, Cloned};
@@ -46,6 +46,9 @@ impl Exec<'_> {
         not_dumpable()?;
         // As runc: a user may not move a process from anywhere to their containers.
         join_cgroup(self.tasks, self.plan.for_user.then_some(&sync))?;
+        if process.exec_affinity == Affinity::default() {
+            reset_affinity();
+        }
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;

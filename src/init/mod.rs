@@ -97,6 +97,7 @@ impl Init<'_> {
         // Before anything allocates memory or forks on the container's account.
         set_oom_score(self.plan, self.proc)?;
         join_cgroup(self.tasks, None)?;
+        reset_affinity();
         // Before anything of another container can see us, or a second child of ours from its first moment on, with all that we
         // have of the host in memory and open (CVE-2016-9962): who is root by number owns our new user namespace, and would
         // have every right over us. Only an ordinary user's parent cannot write the maps of who may not be looked at, and
@@ -257,6 +258,14 @@ fn join_cgroup(files: &[OwnedFd], without: Option<&ChildEnd<'_>>) -> Result<(), 
         }
     }
     Ok(())
+}
+
+/// To all processors that the cgroup lets it have: those of the caller, which may be pinned as daemons of isolated hosts
+/// are, are not meant for the container. As runc, without a word where it is not permitted: some outer filters refuse it.
+fn reset_affinity() {
+    // As many as the kernel can be configured for; it takes away those that there are not.
+    const ALL: [u64; 128] = [u64::MAX; 128];
+    let _ = sys::sched_setaffinity(&ALL);
 }
 
 /// By this process itself, where the parent may not: a file of a process that cannot be dumped is the host's root's.

@@ -36,7 +36,7 @@ pub(crate) use namespaces::{Joined, KINDS as NAMESPACES, Namespaces};
 pub(crate) use netdev::NetDevice;
 pub(crate) use process::{Capabilities, ProcessPlan};
 pub(crate) use rootless::{Caller, Writer};
-pub(crate) use scheduling::{MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
+pub(crate) use scheduling::{Affinity, MEMORY_POLICY_FLAGS, MEMORY_POLICY_MODES, MemoryPolicy, SchedAttr};
 pub(crate) use sysctl::Sysctl;
 
 use crate::cgroups::devices::Rule;
