@@ -315,7 +315,7 @@ fn buildkit() {
         let life = Life::in_own_root("--log {log} --log-format json");
         let run = life.call("run --bundle {bundle} --keep {id}").spawn();
         is_up(&life);
-        life.replay(&[l("kill {id} 9", 0, Nothing)]);
+        life.replay(lines::BUILDKIT);
         assert_eq!(run.wait().code(), 137);
         life.replay(&[l("delete {id}", 0, By(gone))]);
     });

@@ -72,6 +72,9 @@ fn what_is_certain_is_an_error_of_create() {
         create(b"#!/bin/sh\r\necho\r\n", 0o755, &[missing, "#!/bin/sh, ends with CR LF"]);
         create(&elf(NATIVE, "/lib/ld-nosuch.so.1"), 0o755, &[missing, "the loader /lib/ld-nosuch.so.1, which is not"]);
         create(b"#!/bin/sh\n", 0o644, &[denied, "has no execute bit"]);
+        let mut directory = Bundle::new();
+        directory.args(&["/bin"]);
+        fails(directory, "create", &["exec: \"/bin\": is a directory"]);
         // What the file says is not to be believed, nor printed as it is.
         create(b"#!/a\x1b[31m\n", 0o755, &[missing, "#!/a\\u{1b}[31m"]);
         let mut on_noexec = bundle(b"#!/bin/sh\n", 0o755);

@@ -151,6 +151,13 @@ pub(super) const CONMON_RS: &[Line] = &[
     l("--root={root} delete --force {id}", 0, By(gone)),
 ];
 
+/// BuildKit, while its `run` waits: exec is in the foreground, also on a terminal.
+pub(super) const BUILDKIT: &[Line] = &[
+    l("exec --process {print} --pid-file {pid2} {id}", 3, Prints("printed")),
+    l("exec --process {nosuch} --pid-file {pid3} {id}", 255, Fails("executable file not found in $PATH")),
+    l("kill {id} 9", 0, Nothing),
+];
+
 /// buildah, in the runtime's own root directory.
 pub(super) const BUILDAH: &[Line] = &[
     l("create --bundle {bundle} --pid-file {pid} --no-pivot {id}", 0, By(created)),

@@ -200,7 +200,8 @@ fn none() -> LinuxCapabilities {
     sets
 }
 
-/// To the bounding, effective and permitted set; never to the inheritable one (CVE-2022-29162).
+/// To the bounding, effective and permitted set; never to the inheritable one (CVE-2022-29162). Those that are inheritable
+/// already become ambient, too, as with runc: a process that is not root's has no other way to keep one.
 fn add(sets: &mut LinuxCapabilities, names: &[String]) -> Result<()> {
     let mut more = HashSet::new();
     for name in names {
@@ -212,7 +213,9 @@ fn add(sets: &mut LinuxCapabilities, names: &[String]) -> Result<()> {
     }
     let with = |set: &Option<HashSet<Capability>>| Some(set.iter().flatten().chain(&more).copied().collect());
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    more.retain(|capability| sets.inheritable().iter().flatten().any(|other| other == capability));
+    let ambient = Some(sets.ambient().iter().flatten().chain(&more).copied().collect());
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(ambient);
     Ok(())
 }
 
@@ -236,7 +239,10 @@ mod tests {
         for set in [sets.bounding(), sets.effective(), sets.permitted()] {
             assert_eq!(set.as_ref().map(HashSet::len), Some(2));
         }
-        assert!(sets.inheritable().is_none() && sets.ambient().is_none());
+        assert!(sets.inheritable().is_none() && sets.ambient().as_ref().is_none_or(HashSet::is_empty));
+        sets.set_inheritable(Some(HashSet::from([Capability::Kill, Capability::Chown])));
+        add(&mut sets, &["CAP_NET_RAW".into(), "kill".into()]).unwrap();
+        assert_eq!(sets.ambient(), &Some(HashSet::from([Capability::Kill])));
         assert!(add(&mut sets, &["CAP_BANANA".into()]).is_err());
     }
 
