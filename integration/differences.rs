@@ -366,6 +366,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "idmap::on_every_file_system", "bind mounts are id-mapped, with ridmap those below too", "config.md, Mounts, since 1.2"),
     d("runc", "idmap::on_ext4", "bind mounts are id-mapped, with ridmap those below too", "config.md, Mounts, since 1.2"),
     d("runc", "idmap::on_xfs", "bind mounts are id-mapped, with ridmap those below too", "config.md, Mounts, since 1.2"),
+    d("runc", "inside::a_used_up_quota_of_keys_is_a_warning", "a used up quota of keys is no error", "this project's command line"),
+    d("crun", "inside::a_used_up_quota_of_keys_is_a_warning", "a used up quota of keys is said to be so", "this project's command line"),
     d("runc", "inside::device_that_is_also_a_default_device", "a default device works, listed or not", "config-linux.md:180"),
     d("crun", "inside::environment_home_of_the_user", "HOME is / for a user without an entry, as of runc", "runc's behaviour"),
     d("runc", "inside::groups_are_kept_with_the_annotation", "crun's annotation acts", "crun.1"),

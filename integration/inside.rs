@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::mpsc::channel;
 
 use serde_json::json;
 
-use crate::support::{Bundle, busybox, case, cgroup_v2, controller, hierarchies, inside, ours, pipe, skip, text};
+use crate::namespaces::user_namespaces;
+use crate::support::{
+    Bundle, WAITING, busybox, case, cgroup_v2, controller, hierarchies, inside, ours, pipe, skip, text, with_io,
+};
 
 /// The lines `Name:\tvalue` of init's status file. Not read by a shell, which changes signals for itself.
 fn status(edit: impl FnOnce(&mut Bundle)) -> BTreeMap<String, String> {
@@ -681,6 +685,57 @@ fn session_keyring_is_new() {
         let container = bundle.container();
         let without = container.call_bundle("run", &["--no-new-keyring"]).run().ok().stdout;
         assert!(!without.contains(&container.id), "{without}");
+    });
+}
+
+/// Uses up the quota of keys of a user, until the thread that calls it ends.
+#[allow(unsafe_code, reason = "add_key(2) has no wrapper")]
+fn use_up_keys(user: u32) {
+    let id = rustix::thread::Uid::from_raw(user);
+    // Of this thread alone, as system calls are (nptl(7)).
+    rustix::thread::set_thread_res_uid(id, id, id).unwrap();
+    for number in 0.. {
+        let name = std::ffi::CString::new(format!("runtime-test-{number}")).unwrap();
+        let (kind, payload, ring) = (c"user".as_ptr(), c"x".as_ptr(), libc::KEY_SPEC_THREAD_KEYRING);
+        // SAFETY: two texts that end with NUL, and a payload of one byte.
+        if unsafe { libc::syscall(libc::SYS_add_key, kind, name.as_ptr(), payload, 1usize, ring) } < 0 {
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EDQUOT));
+            return;
+        }
+    }
+}
+
+/// As with some hundred containers of one user: each has a session keyring.
+#[test]
+fn a_used_up_quota_of_keys_is_a_warning() {
+    case(|| {
+        if !Path::new("/proc/keys").exists() || !user_namespaces() {
+            skip!("no /proc/keys or no user namespaces");
+        }
+        // Who has no other container, and no keys that the kernel is about to forget.
+        let user = 1_000_000 + std::process::id();
+        let mut bundle = Bundle::sh(WAITING);
+        let map = json!([{"containerID": 0, "hostID": user, "size": 65536}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        let container = bundle.container();
+        let ((full, when_full), (done, when_done)) = (channel(), channel::<()>());
+        std::thread::spawn(move || {
+            use_up_keys(user);
+            full.send(()).unwrap();
+            // Until the other end is dropped.
+            let _ = when_done.recv();
+        });
+        when_full.recv().unwrap();
+        let (call, mut io) = with_io(container.call_bundle("create", &[]));
+        let create = call.run().ok();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let exec = container.call(["exec", &container.id, "true"]).run().ok();
+        for output in [create, exec] {
+            assert!(output.stderr.contains("(EDQUOT)\nhint: raise kernel.keys.maxkeys"), "{output:?}");
+        }
+        drop(done);
+        container.stop();
     });
 }
 
