@@ -35,12 +35,13 @@ fn a_hundred_in_sequence() {
     });
 }
 
+/// A thousand, where the scale is 100.
 #[test]
 fn eight_at_a_time() {
     case(|| {
         let (container, _io) = Container::running();
         let before = counts(&container);
-        for round in 0..scale().div_ceil(8) {
+        for round in 0..(10 * scale()).div_ceil(8) {
             let calls: Vec<_> = (0..8)
                 .map(|number| (number, call(&container, &[], &["sh", "-c", &format!("exit {number}")]).spawn()))
                 .collect();
