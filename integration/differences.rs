@@ -578,6 +578,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "systemd::daemon_reload_leaves_a_device_that_sysfs_has_not", "a device that is allowed stays so", "config-linux.md, Allowed Device list"),
     d("runc", "tty::pidfd_socket_by_annotation", "--pidfd-socket, of runc since 1.3", "runc's command line"),
     d("runc", "tty::pidfd_socket_gets_a_pidfd_of_init", "--pidfd-socket, of runc since 1.3", "runc's command line"),
+    d("crun", "tty::lines_in_a_pipe_are_as_they_were_written", "output of a terminal that goes to no terminal has no CR", "runc's behaviour"),
     d("crun", "tty::pidfd_socket_gets_a_pidfd_of_init", "--pidfd-socket, of runc since 1.3", "runc's command line"),
     d("runc", "tty::pidfd_socket_that_is_not_there", "--pidfd-socket, of runc since 1.3", "runc's command line"),
     d("crun", "tty::pidfd_socket_that_is_not_there", "--pidfd-socket, of runc since 1.3", "runc's command line"),

@@ -178,6 +178,19 @@ fn lines_begin_at_the_left_margin() {
     });
 }
 
+#[test]
+fn lines_in_a_pipe_are_as_they_were_written() {
+    case(|| {
+        let terminal = Terminal::new(24, 80);
+        let container = with_terminal(Bundle::sh("echo one; echo two"));
+        let (mut reader, write) = std::io::pipe().unwrap();
+        container.call_bundle("run", &[]).on_terminal(&terminal.slave).stdout(write).spawn().wait().ok();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut reader, &mut text).unwrap();
+        assert_eq!(text, "one\ntwo\n");
+    });
+}
+
 /// As systemd does, which closes what it was given and opens /dev/console when it has something to say.
 #[test]
 fn a_terminal_that_was_closed_is_opened_again() {

@@ -227,7 +227,12 @@ pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<Own
     let callers = if console.is_none() { console::callers_size() } else { None };
     let size = callers.filter(|size| *size != (0, 0)).or(size);
     size.map_or(Ok(()), |size| console::set_size(&master, size)).map_err(failed)?;
-    let Some(socket) = console else { return Ok(Some(master)) };
+    let Some(socket) = console else {
+        if !rustix::termios::isatty(rustix::stdio::stdout()) {
+            console::keep_newlines(&master).map_err(failed)?;
+        }
+        return Ok(Some(master));
+    };
     let name = console::name(&master).map_err(failed)?;
     sys::sendmsg_fd(socket.as_fd(), name.as_bytes(), master.as_fd())
         .map_err(|errno| Error::at("--console-socket", "send the terminal").errno(errno))?;

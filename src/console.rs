@@ -5,7 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
-use rustix::termios::{OptionalActions, Termios, Winsize};
+use rustix::termios::{OptionalActions, OutputModes, Termios, Winsize};
+
+/// No CR before each newline of output: as with runc, who reads it where no terminal shows it gets what the program has
+/// written.
+pub(crate) fn keep_newlines(master: &OwnedFd) -> rustix::io::Result<()> {
+    let mut termios = rustix::termios::tcgetattr(master)?;
+    termios.output_modes.remove(OutputModes::ONLCR);
+    rustix::termios::tcsetattr(master, OptionalActions::Now, &termios)
+}
 
 /// Before anyone uses it.
 pub(crate) fn set_size(master: &OwnedFd, (rows, columns): (u16, u16)) -> rustix::io::Result<()> {
