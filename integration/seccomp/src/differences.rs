@@ -103,7 +103,8 @@ pub fn explain(
         if abi.name == "SCMP_ARCH_ARM" && private && is_newer && numbers(false).next().is_none() {
             return said.contains(&our).then_some(Difference::NewestIsPrivate);
         }
-        if is_newer && numbers(true).any(|number| number >= case.number) && said.contains(&our) {
+        let carries = names().filter_map(|name| abi.multiplexed(name)).any(|(number, ..)| number == case.number);
+        if is_newer && (carries || numbers(true).any(|number| number >= case.number)) && said.contains(&our) {
             return Some(Difference::NewestIsMultiplexed);
         }
         if our == ENOSYS && !is_newer && numbers(false).all(|number| number == 0) {
