@@ -96,20 +96,19 @@ pub fn explain(
             those.filter_map(|name| abi.number(name)).filter(|number| *number < PRIVATE || abi.name != "SCMP_ARCH_ARM")
         };
         let private = names().filter_map(|name| abi.number(name)).any(|number| number > PRIVATE);
-        if abi.name == "SCMP_ARCH_ARM" && private && our == ENOSYS && !is_newer {
-            return numbers(false).all(|number| number < case.number).then_some(Difference::NewestIsPrivate);
-        }
+        let is_beyond = || our == ENOSYS && !is_newer && numbers(false).all(|number| number < case.number);
         // With private calls alone ours has no newest call.
-        if abi.name == "SCMP_ARCH_ARM" && private && is_newer && numbers(false).next().is_none() {
-            return said.contains(&our).then_some(Difference::NewestIsPrivate);
+        let is_alone = || is_newer && numbers(false).next().is_none() && said.contains(&our);
+        if abi.name == "SCMP_ARCH_ARM" && private && (is_beyond() || is_alone()) {
+            return Some(Difference::NewestIsPrivate);
         }
         let carries = names().filter_map(|name| abi.multiplexed(name)).any(|(number, ..)| number == case.number);
         if is_newer && (carries || numbers(true).any(|number| number >= case.number)) && said.contains(&our) {
             return Some(Difference::NewestIsMultiplexed);
         }
-        if our == ENOSYS && !is_newer && numbers(false).all(|number| number == 0) {
-            let is_beyond = numbers(true).all(|number| number < case.number) || case.number == 0;
-            return is_beyond.then_some(Difference::NewestIsMultiplexed);
+        let is_beyond = || numbers(true).all(|number| number < case.number) || case.number == 0;
+        if our == ENOSYS && !is_newer && numbers(false).all(|number| number == 0) && is_beyond() {
+            return Some(Difference::NewestIsMultiplexed);
         }
     }
     if !said.contains(&our) {
