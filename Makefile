@@ -144,7 +144,7 @@ callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with sy
 	@scripts/setup.sh callers
 	@scripts/setup.sh guest-systemd
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
-	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write)
+	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write) $(BIN)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

@@ -292,16 +292,22 @@ fn kill_sends_the_signal_to_init() {
     });
 }
 
+/// In the host's pid namespace: a container, its streams, init and a child of it, which does not end with init.
+fn with_a_child_of_the_host() -> (Container, Io, u32, u32) {
+    let mut bundle = Bundle::sh("sleep 1000 & echo $!; read line");
+    bundle.no_namespace("pid");
+    let container = bundle.container();
+    let mut io = container.create_io();
+    container.start().ok();
+    let child = io.stdout.next().parse().unwrap();
+    let init = container.pid();
+    (container, io, init, child)
+}
+
 #[test]
 fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
     case(|| {
-        let mut bundle = Bundle::sh("sleep 1000 & echo $!; read line");
-        bundle.no_namespace("pid");
-        let container = bundle.container();
-        let mut io = container.create_io();
-        container.start().ok();
-        let child: u32 = io.stdout.next().parse().unwrap();
-        let init = container.pid();
+        let (container, _io, init, child) = with_a_child_of_the_host();
         container.command(&["kill", "--all"], &["KILL"]).ok();
         wait_for_end(init);
         wait_for_end(child);
@@ -314,13 +320,7 @@ fn kill_all_reaches_every_process_of_a_shared_pid_namespace() {
 #[test]
 fn kill_reaches_what_init_has_left_in_a_shared_pid_namespace() {
     case(|| {
-        let mut bundle = Bundle::sh("sleep 1000 & echo $!; read line");
-        bundle.no_namespace("pid");
-        let container = bundle.container();
-        let mut io = container.create_io();
-        container.start().ok();
-        let child: u32 = io.stdout.next().parse().unwrap();
-        let init = container.pid();
+        let (container, mut io, init, child) = with_a_child_of_the_host();
         io.close();
         wait_for_end(init);
         assert_eq!(container.status(), "stopped");

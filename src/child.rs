@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 
 use crate::agent::Agent;
-use crate::cgroups::{Cgroup, Join};
+use crate::cgroups::{Cgroup, Join, MEMORY_LIMIT};
 use crate::console;
 use crate::create::run_hooks;
 use crate::error::{Error, Result};
@@ -390,7 +390,7 @@ pub(crate) fn init_died(plan: &Plan, cgroup: &Cgroup, pidfd: &OwnedFd, errno: Op
     let who = if plan.is_exec() { "the process" } else { "container init" };
     // Of an exec it may have been another process of the container, long ago.
     if cgroup.oom_kills() > 0 && !plan.is_exec() {
-        return Error::at("linux.resources.memory.limit", "container init was OOM-killed (memory limit too low?)");
+        return Error::at(MEMORY_LIMIT, "container init was OOM-killed (memory limit too low?)");
     }
     let filtered = plan.child.process.as_ref().is_some_and(|process| process.seccomp.is_some());
     if signal == Some(libc::SIGSYS) && filtered {

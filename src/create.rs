@@ -230,7 +230,7 @@ fn carry_out(
     let manager = opened.manager.as_mut();
     let holder = record.cgroup.start_unit(manager, &plan.unit_properties, &plan.settings, &plan.device_rules)?;
     let made = record.cgroup.create();
-    rollback.cgroup(&record.cgroup, &plan.settings);
+    rollback.cgroup(&record.cgroup, &plan);
     made?;
     for dir in record.cgroup.dirs.values() {
         log.debug(format_args!("cgroup {} is made", dir.display()));

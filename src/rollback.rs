@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::cgroups::{Cgroup, Setting};
+use crate::cgroups::{Cgroup, MEMORY_LIMIT};
 use crate::child::reap;
 use crate::create::run_hooks;
 use crate::error::{Error, Result};
@@ -23,8 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// The things made so far.
 pub(crate) struct Rollback {
     container: Option<Rc<Container>>,
-    /// And what is set in it.
-    cgroup: Option<(Cgroup, Vec<Setting>)>,
+    /// And whether its memory is limited.
+    cgroup: Option<(Cgroup, bool)>,
     /// Of a container without a mount namespace of its own.
     mounts: Option<Record>,
     rdt: Option<rdt::Groups>,
@@ -68,8 +68,9 @@ impl Rollback {
     }
 
     /// The cgroup's directories.
-    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup, settings: &[Setting]) {
-        self.cgroup = Some((cgroup.clone(), settings.to_vec()));
+    pub(crate) fn cgroup(&mut self, cgroup: &Cgroup, plan: &Plan) {
+        let limits_memory = plan.settings.iter().any(|setting| setting.field == MEMORY_LIMIT);
+        self.cgroup = Some((cgroup.clone(), limits_memory));
     }
 
     /// The groups of resctrl.
@@ -109,7 +110,7 @@ impl Rollback {
     /// Undoes everything. What cannot be undone is added to the error.
     pub(crate) fn undo(self, error: Error) -> Error {
         let mut error = match &self.cgroup {
-            Some((cgroup, settings)) => cgroup.blame_memory(error, settings),
+            Some((cgroup, limits_memory)) => cgroup.blame_memory(error, *limits_memory),
             None => error,
         };
         let mut check = |result: Result<()>| {

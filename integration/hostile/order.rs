@@ -138,8 +138,12 @@ fn in_order(trace: &Path, drawing: &[&str]) {
     assert!(others.is_empty(), "the parent has opened {others:?}");
 }
 
-fn has_strace() -> bool {
-    Path::new("/usr/bin/strace").exists()
+fn why_not() -> Option<&'static str> {
+    match (ours(), Path::new("/usr/bin/strace").exists()) {
+        (false, _) => Some("the way of this runtime"),
+        (true, false) => Some("no strace"),
+        (true, true) => None,
+    }
 }
 
 /// Below strace, which writes to this file.
@@ -220,11 +224,8 @@ fn of_create(no_new_privileges: bool) -> Vec<&'static str> {
 #[test]
 fn of_run() {
     case(|| {
-        if !ours() {
-            skip!("the way of this runtime");
-        }
-        if !has_strace() {
-            skip!("no strace");
+        if let Some(reason) = why_not() {
+            skip!("{reason}");
         }
         for no_new_privileges in [true, false] {
             let container = bundle(no_new_privileges).container();
@@ -238,11 +239,8 @@ fn of_run() {
 #[test]
 fn of_create_and_start() {
     case(|| {
-        if !ours() {
-            skip!("the way of this runtime");
-        }
-        if !has_strace() {
-            skip!("no strace");
+        if let Some(reason) = why_not() {
+            skip!("{reason}");
         }
         let container = bundle(true).container();
         let (trace, call) = traced(&container, container.call_bundle("create", &[]));
@@ -260,11 +258,8 @@ fn of_create_and_start() {
 #[test]
 fn of_exec() {
     case(|| {
-        if !ours() {
-            skip!("the way of this runtime");
-        }
-        if !has_strace() {
-            skip!("no strace");
+        if let Some(reason) = why_not() {
+            skip!("{reason}");
         }
         let mut bundle = bundle(true);
         bundle.remove("/hooks").script(crate::support::WAITING);

@@ -85,7 +85,7 @@ fn outside(bundle: &Bundle) -> std::path::PathBuf {
 #[test]
 fn containers_over_a_root_that_changes() {
     case(|| {
-        over(&["dev", "etc", "work/a", "v/x"], scale().div_ceil(5));
+        over(&["dev", "etc", "place/a", "v/x"], scale().div_ceil(5));
         over(&["proc", "sys", "dev"], scale().div_ceil(10));
     });
 }
@@ -105,7 +105,7 @@ fn over(swapped: &[&str], rounds: usize) {
     bundle.set("/linux/devices", json!([{"path": "/v/x/n", "type": "c", "major": 1, "minor": 3, "fileMode": 0o666}]));
     bundle.set("/linux/maskedPaths", json!(["/etc/secret", "/v/x/secret", "/proc/keys", "/sys/firmware"]));
     bundle.set("/linux/readonlyPaths", json!(["/etc", "/v/x", "/proc/sys"]));
-    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).set("/process/cwd", json!("/work/a/b"));
+    bundle.set("/linux/sysctl", json!({"net.ipv4.ip_forward": "1"})).set("/process/cwd", json!("/place/a/b"));
     let mut swapper = Bundle::new();
     swapper.mount("/shared", "bind", rootfs.to_str().unwrap(), &["bind", "rw"]);
     let (swapper, _io) = swapping(swapper, "/shared", &rootfs, swapped, &outside);

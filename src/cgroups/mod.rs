@@ -29,8 +29,8 @@ use crate::error::{Error, Result};
 use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_tree, wait_for, write_file};
 pub(crate) use join::Join;
 pub(crate) use layout::{Driver, Layout, is_v2};
-pub(crate) use oom::OomWatch;
-pub(crate) use settings::Setting;
+pub(crate) use oom::{MEMORY_LIMIT, OomWatch};
+use settings::Setting;
 pub(crate) use stats::Stats;
 pub(crate) use systemd::{Manager, Property, Unit};
 

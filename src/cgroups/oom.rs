@@ -8,8 +8,11 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::files::oom_kills;
-use super::{Cgroup, Setting, Version, read_file, write_file};
+use super::{Cgroup, Version, read_file, write_file};
 use crate::error::{Error, Result};
+
+/// The field that is to blame.
+pub(crate) const MEMORY_LIMIT: &str = "linux.resources.memory.limit";
 
 /// What the kernel tells of a cgroup's memory, until the cgroup is removed.
 pub(crate) struct OomWatch {
@@ -35,7 +38,7 @@ impl Cgroup {
 
     /// What the kernel refuses at the limit of memory has errnos that tell nothing, and what it kills may take the cgroup
     /// with it.
-    pub(crate) fn blame_memory(&self, error: Error, settings: &[Setting]) -> Error {
+    pub(crate) fn blame_memory(&self, error: Error, is_limited: bool) -> Error {
         let may_be = matches!(error.raw_errno(), Some(libc::ENOMEM | libc::EINVAL | libc::EFAULT));
         if may_be && self.has_met_memory_limit() {
             return error.hint("linux.resources.memory.limit may be too low: the container has come to it");
@@ -43,7 +46,7 @@ impl Cgroup {
         // systemd ends a scope with its last process. Then nobody can say how many were killed.
         let ended =
             self.unit.is_some() && self.version == Version::V2 && self.unified().is_some_and(|dir| !dir.exists());
-        if ended && settings.iter().any(|setting| setting.field == "linux.resources.memory.limit") {
+        if ended && is_limited && !error.line().starts_with(MEMORY_LIMIT) {
             return error.hint("linux.resources.memory.limit may be too low: all processes of the scope were killed");
         }
         error

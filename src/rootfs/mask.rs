@@ -5,7 +5,7 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
+use rustix::fs::{AtFlags, FileType, OFlags, Statx, StatxFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 
 use super::plan::RootPath;
@@ -22,22 +22,28 @@ fn copy(fd: BorrowedFd<'_>, recursive: bool) -> sys::Result<OwnedFd> {
     rustix::mount::open_tree(fd, "", flags)
 }
 
-/// What is to be covered. Not the root, to which a link in the image may lead: what is mounted over that has no effect, since
-/// the root is entered by its descriptor.
-fn open_target(root: BorrowedFd<'_>, path: &RootPath) -> sys::Result<OwnedFd> {
+fn look(fd: impl AsFd) -> sys::Result<Statx> {
+    let flags = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, flags)
+}
+
+/// What is to be covered, and its type. Not the root (as `look` sees it), to which a link in the image may lead: what is
+/// mounted over that has no effect, since the root is entered by its descriptor.
+fn open_target(root: BorrowedFd<'_>, seen: &Statx, path: &RootPath) -> sys::Result<(OwnedFd, FileType)> {
     let target = resolve::open(root, path.as_c_str(), OFlags::PATH)?;
-    let place = |fd: BorrowedFd<'_>| {
-        let flags = StatxFlags::INO | StatxFlags::MNT_ID;
-        rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, flags).map(|stat| (stat.stx_mnt_id, stat.stx_ino))
-    };
-    if place(root)? == place(target.as_fd())? { Err(Errno::PERM) } else { Ok(target) }
+    let stat = look(&target)?;
+    if (stat.stx_mnt_id, stat.stx_ino) == (seen.stx_mnt_id, seen.stx_ino) {
+        return Err(Errno::PERM);
+    }
+    Ok((target, FileType::from_raw_mode(stat.stx_mode.into())))
 }
 
 /// Covers each path with a read-only copy of itself. nosuid, nodev and noexec stay as they are.
 pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), Fault> {
+    let seen = look(root).map_err(|errno| Fault::new(Step::ReadonlyTarget, errno))?;
     // "/" is made so as `root.readonly` is.
     for (index, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_root()) {
-        let target = match open_target(root, path) {
+        let (target, _) = match open_target(root, &seen, path) {
             Err(Errno::NOENT) => continue,
             result => result.map_err(|errno| Fault::new(Step::ReadonlyTarget, errno).item(index))?,
         };
@@ -57,16 +63,16 @@ pub(super) fn mask(
     null: &sys::Result<OwnedFd>,
     label: Option<&CStr>,
 ) -> Result<(), Fault> {
+    let seen = look(root).map_err(|errno| Fault::new(Step::MaskTarget, errno))?;
     let mut null_is_attached = false;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
-        let target = match open_target(root, path) {
+        let (target, kind) = match open_target(root, &seen, path) {
             Err(Errno::NOENT) => continue,
             result => result.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))?,
         };
         let fault = |errno| Fault::new(Step::Mask, errno).item(index);
         let source = |errno| Fault::new(Step::MaskSource, errno).item(index);
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&target).map_err(fault)?.st_mode);
         if kind == FileType::Directory {
             let (mask, is_attached) = match &empty {
                 Some(empty) => (empty, true),
