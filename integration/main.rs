@@ -32,6 +32,8 @@
 mod callers;
 mod cgroups;
 mod cli;
+#[cfg(target_arch = "x86_64")]
+mod crash;
 mod cves;
 mod diagnosis;
 mod differences;

@@ -120,7 +120,7 @@ pub(crate) fn deadline() -> Duration {
     Duration::from_secs(number("RUNTIME_TEST_DEADLINE", 10) as u64)
 }
 
-fn number(variable: &str, default: usize) -> usize {
+pub(crate) fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 

@@ -1,0 +1,186 @@
+//! Runs a call under ptrace(2), and strikes at one of its system calls.
+//!
+//! A thread of its own traces: when it ends, the kernel lets everything go on that it has traced, in whatever state it is.
+
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+
+use nix::libc;
+use nix::sys::ptrace::{self, Event, Options};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use crate::support::{Call, Output, busybox, deadline};
+
+/// Which process is struck.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Who {
+    /// The runtime's.
+    Command,
+    /// Those that descend from it, until they execute something; of `start`, the container's init. Their calls are counted
+    /// together.
+    Child,
+}
+
+/// What is done to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blow {
+    /// SIGKILL instead of the call.
+    KillBefore,
+    /// SIGKILL after it.
+    KillAfter,
+    /// The call is not made, and fails.
+    Fails(i32),
+    /// SIGTERM or the like, before the call.
+    Signal(Signal),
+}
+
+/// The number of a system call of one process, from 0, and what happens there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    pub(super) who: Who,
+    pub(super) at: usize,
+    pub(super) blow: Blow,
+}
+
+/// What came of it.
+pub(super) struct Traced {
+    pub(super) output: Output,
+    /// The call that was struck.
+    pub(super) hit: Option<u64>,
+    /// All calls of the process that were seen.
+    pub(super) calls: Vec<u64>,
+    /// The call had to be ended by force.
+    pub(super) hung: bool,
+}
+
+/// Runs a call; `init` is a process that is there already, and counts as its child. Without a point it is only watched.
+pub(super) fn run(call: Call, init: Option<u32>, who: Who, point: Option<Point>) -> Traced {
+    // Waits until it is traced.
+    let (gate, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let wrapper = ["sh", "-c", "read go; exec \"$@\" </dev/null", "sh"];
+    let wrapper = [busybox().to_str().unwrap()].into_iter().chain(wrapper);
+    let running = call.stdin(gate).wrapped(wrapper).spawn();
+    let command = Pid::from_raw(running.pid().cast_signed());
+    let (sender, receiver) = mpsc::channel();
+    let tracer = std::thread::spawn(move || {
+        let init = init.map(|pid| Pid::from_raw(pid.cast_signed()));
+        let (calls, struck, hit) = (Vec::new(), None, None);
+        let mut tracer = Tracer { command, who, point, began: false, calls, struck, hit };
+        tracer.trace(&go, init);
+        let _ = sender.send(());
+        (tracer.hit, tracer.calls)
+    });
+    let hung = receiver.recv_timeout(deadline()).is_err();
+    if hung {
+        running.signal(rustix::process::Signal::KILL);
+    }
+    let (hit, calls) = tracer.join().unwrap();
+    Traced { output: running.wait(), hit, calls, hung }
+}
+
+struct Tracer {
+    command: Pid,
+    who: Who,
+    point: Option<Point>,
+    /// The command executes the runtime.
+    began: bool,
+    calls: Vec<u64>,
+    /// Whose call is the one to strike.
+    struck: Option<Pid>,
+    hit: Option<u64>,
+}
+
+impl Tracer {
+    /// Until the blow has fallen, or the command has ended.
+    fn trace(&mut self, go: &OwnedFd, init: Option<Pid>) {
+        let options =
+            Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+        for pid in [Some(self.command), init].into_iter().flatten() {
+            ptrace::seize(pid, options).unwrap();
+            ptrace::interrupt(pid).unwrap();
+        }
+        rustix::io::write(go, b"\n").unwrap();
+        loop {
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+            // Only looked at: the end of the command is its parent's to see.
+            let Ok(status) = waitid(Id::All, flags | WaitPidFlag::WNOWAIT) else { return };
+            let Some(pid) = status.pid() else { return };
+            if pid == self.command && matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..)) {
+                return;
+            }
+            let Ok(status) = waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD)) else { return };
+            if self.turn(pid, status) {
+                return;
+            }
+        }
+    }
+
+    /// True: it is over.
+    fn turn(&mut self, pid: Pid, status: WaitStatus) -> bool {
+        let mut signal = None;
+        match status {
+            WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return false,
+            WaitStatus::PtraceSyscall(_) if self.counts(pid) && self.syscall(pid) => return true,
+            WaitStatus::PtraceEvent(_, _, event) if event == Event::PTRACE_EVENT_EXEC as i32 => {
+                if pid == self.command {
+                    self.began = true;
+                } else {
+                    // From here on it is the container's, or a hook.
+                    let _ = ptrace::detach(pid, None);
+                    return false;
+                }
+            }
+            WaitStatus::Stopped(_, other) => signal = Some(other),
+            _ => {}
+        }
+        // It may have been killed by somebody else.
+        let _ = ptrace::syscall(pid, signal);
+        false
+    }
+
+    fn counts(&self, pid: Pid) -> bool {
+        self.began && (pid == self.command) == (self.who == Who::Command)
+    }
+
+    /// At the entry to a call, or at its end. True: the blow has fallen.
+    fn syscall(&mut self, pid: Pid) -> bool {
+        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(pid), ptrace::getregs(pid)) else { return false };
+        let enters = info.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
+        let number = registers.orig_rax;
+        if enters {
+            self.calls.push(number);
+            if self.point.is_some_and(|point| self.calls.len() == point.at + 1) {
+                self.struck = Some(pid);
+            }
+        }
+        let Some(point) = self.point.filter(|_| self.struck == Some(pid)) else { return false };
+        match (point.blow, enters) {
+            (Blow::KillBefore, true) | (Blow::KillAfter, false) => {
+                kill(pid, Signal::SIGKILL).unwrap();
+                self.hit = Some(number);
+                true
+            }
+            (Blow::Signal(signal), true) => {
+                kill(pid, signal).unwrap();
+                self.hit = Some(number);
+                true
+            }
+            (Blow::Fails(_), true) => {
+                // No such call: it does nothing.
+                registers.orig_rax = u64::MAX;
+                ptrace::setregs(pid, registers).unwrap();
+                self.hit = Some(number);
+                false
+            }
+            (Blow::Fails(errno), false) => {
+                registers.rax = i64::from(-errno).cast_unsigned();
+                ptrace::setregs(pid, registers).unwrap();
+                true
+            }
+            _ => false,
+        }
+    }
+}
