@@ -31,7 +31,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests hostile conformance peer-tests peer-tests-guest callers callers-guest bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -103,7 +103,7 @@ SYSTEMD_ENV = TMPDIR=/var/tmp RUNTIME_TEST_SYSTEMD=1 RUNTIME_TEST_DEADLINE=60 RU
 guest-systemd: ## the integration tests with --systemd-cgroup, in a guest where systemd is process 1 (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS=--systemd GUEST_LOG=guest-systemd GUEST_ENV="$(SYSTEMD_ENV)" \
-	  TEST_ARGS="--include-ignored --skip user_session:: --skip errors:: $(TEST_ARGS)"
+	  TEST_ARGS="--include-ignored --skip user_session:: --skip crash::every_ --skip load:: --skip errors:: $(TEST_ARGS)"
 
 guest-legacy: ## the tests systemd:: in such a guest, where systemd has cgroup v1 (root)
 	@scripts/setup.sh guest-systemd
@@ -145,6 +145,18 @@ callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with sy
 	@scripts/setup.sh guest-systemd
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write) $(BIN)
+
+# Every test of the kind, on a file system without a disk: each point writes and flushes the state.
+crash: ## kill each command at each of its system calls, and let each of these fail; twenty minutes (root)
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	TMPDIR=/dev/shm RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored crash:: $(TEST_ARGS)
+
+# LOAD="1000 10000" is the whole of it.
+LOAD ?= 100 1000
+load: ## as many containers at once, and as many one after the other, as LOAD says; what the host has before and after (root)
+	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	TMPDIR=/dev/shm RUNTIME_TEST_LOAD="$(LOAD)" RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) \
+	  $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored load:: $(TEST_ARGS)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

@@ -1,5 +1,6 @@
 //! Hooks: when, where and with what they are run, and what their failure does.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -477,5 +478,30 @@ fn poststart_hook_that_deletes_its_container() {
         let _io = container.create_io();
         container.start();
         container.nothing_left();
+    });
+}
+
+/// The hook would never end; what `create` and `run` have made is undone.
+#[test]
+fn a_signal_to_the_runtime_while_it_waits_for_a_hook() {
+    case(|| {
+        for (command, signal, name) in
+            [("create", Signal::TERM, "SIGTERM"), ("create", Signal::INT, "SIGINT"), ("run", Signal::HUP, "SIGHUP")]
+        {
+            let mut bundle = Bundle::sh("true");
+            let says = bundle.directory.join("says");
+            rustix::fs::mknodat(rustix::fs::CWD, &says, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+            let script = format!("echo $$ > {}; exec sleep 1000", says.display());
+            let hook = json!([{"path": busybox(), "args": ["sh", "-c", script]}]);
+            bundle.set("/hooks/createRuntime", hook);
+            let container = bundle.container();
+            let call = container.call_bundle(command, &[]).spawn();
+            let hook: u32 = text(&says).trim().parse().unwrap();
+            call.signal(signal);
+            let output = call.wait().fails();
+            assert_eq!(output.stderr, format!("interrupted by {name}\n"));
+            crate::support::wait_for_end(hook);
+            container.nothing_left();
+        }
     });
 }

@@ -35,6 +35,7 @@ mod cli;
 #[cfg(target_arch = "x86_64")]
 mod crash;
 mod cves;
+mod damage;
 mod diagnosis;
 mod differences;
 mod errors;
@@ -47,6 +48,7 @@ mod hostile;
 mod idmap;
 mod inside;
 mod lifecycle;
+mod load;
 mod lsm;
 mod matrix;
 mod mounts;

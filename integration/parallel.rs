@@ -134,3 +134,37 @@ fn many_containers_side_by_side_leave_no_cgroup() {
         });
     });
 }
+
+/// Each of them succeeds, or says in a line why not; none waits for ever.
+#[test]
+fn all_commands_on_one_id_at_once() {
+    case(|| {
+        for round in 0..scale().div_ceil(10) {
+            let (container, _io) = Container::created(WAITING);
+            let id = container.id.as_str();
+            let mut commands: Vec<Vec<&str>> = vec![
+                vec!["start", id],
+                vec!["exec", id, "true"],
+                vec!["pause", id],
+                vec!["resume", id],
+                vec!["update", "--pids-limit", "30", id],
+                vec!["state", id],
+                vec!["start", id],
+                vec!["kill", id, "TERM"],
+            ];
+            if round % 2 == 0 {
+                commands.push(vec!["delete", "--force", id]);
+            }
+            let calls: Vec<_> = commands.iter().map(|command| container.call(command).spawn()).collect();
+            for call in calls {
+                let output = call.wait();
+                let code = output.code();
+                // 255 is an exec that was not made, 137 one whose container was deleted.
+                assert!(matches!(code, 0 | 1 | 137 | 255), "{output:?}");
+                assert!(code == 0 || code == 137 || output.stderr.lines().count() > 0, "{output:?}");
+            }
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}

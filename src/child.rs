@@ -4,7 +4,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host::{self, Host};
 use crate::idmap;
+use crate::interrupt::Interrupt;
 use crate::logging::Log;
 use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
@@ -41,7 +41,6 @@ pub(crate) fn spawn(
     rollback: &mut Rollback,
     child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
 ) -> Result<Spawned> {
-    block_signals()?;
     raise_hard_limits(plan)?;
     let mut files = join.files;
     if let Some(into) = &join.into
@@ -134,11 +133,6 @@ fn socket_pair() -> Result<(OwnedFd, OwnedFd)> {
     // So that the kernel tells the pid of a second child.
     rustix::net::sockopt::set_socket_passcred(&parent_end, true).map_err(failed)?;
     Ok((parent_end, child_end))
-}
-
-/// Before the clone, so that none is lost between it and the first wait; the child sets its own mask before exec.
-fn block_signals() -> Result<()> {
-    SigSet::all().thread_block().map_err(|errno| Error::new("sigprocmask").errno(errno))
 }
 
 /// Sets what only the parent may set, or only from outside of a user namespace. When the child is ready: a low priority
@@ -243,6 +237,9 @@ pub(crate) fn terminal(master: Option<OwnedFd>, plan: &Plan, console: Option<Own
 pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let failed = |error: std::io::Error| Error::at("--pid-file", format!("write {path:?}")).errno(error);
+    if write_nameless(path, pid).is_ok() {
+        return Ok(());
+    }
     let name = path.file_name().ok_or_else(|| Error::at("--pid-file", format!("{path:?} is no file name")))?;
     let temporary = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
     // With a mode of its own: our umask is 0.
@@ -253,6 +250,17 @@ pub(crate) fn write_pid_file(path: &Path, pid: Pid) -> Result<()> {
         let _ = std::fs::remove_file(&temporary);
         failed(error)
     })
+}
+
+/// A crash leaves no file of another name behind, this way. Not every file system can, and not if there is one already.
+fn write_nameless(path: &Path, pid: Pid) -> rustix::io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+    let directory = path.parent().ok_or(Errno::NOENT)?;
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(directory, flags, Mode::from_raw_mode(0o644))?;
+    rustix::io::write(&file, pid.as_raw_nonzero().to_string().as_bytes())?;
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+    rustix::fs::linkat(CWD, link, CWD, path, AtFlags::SYMLINK_FOLLOW)
 }
 
 /// Passes on what is no error.
@@ -274,6 +282,7 @@ pub(crate) struct Supervisor<'a> {
     pub(crate) bundle: &'a Path,
     pub(crate) devices: Vec<netdev::Device>,
     pub(crate) agent: Option<Agent>,
+    pub(crate) interrupt: &'a Interrupt,
     pub(crate) log: &'a Log,
     pub(crate) rollback: &'a mut Rollback,
 }
@@ -292,6 +301,7 @@ impl Supervisor<'_> {
         let mut terminal = None;
         self.log.debug(format_args!("child {pid} is cloned"));
         loop {
+            self.interrupt.wait_for(sync.0.as_fd())?;
             match sync.receive() {
                 Ok(Message::Ready) => {
                     self.log.debug(format_args!("child {pid} is ready"));
@@ -340,8 +350,9 @@ impl Supervisor<'_> {
         self.rollback.poststop(self.plan, self.state, self.bundle);
         let (hooks, output) = (&self.plan.hooks, &self.plan.acting.hook_output);
         let state = self.state.json("created", pid.as_raw_nonzero().get());
-        run_hooks(&hooks.prestart, &state, self.bundle, output)?;
-        run_hooks(&hooks.create_runtime, &state, self.bundle, output)
+        let run = |list| run_hooks(list, &state, self.bundle, output, Some(self.interrupt));
+        run(&hooks.prestart)?;
+        run(&hooks.create_runtime)
     }
 
     fn go_on(&self, sync: &ParentEnd, pidfd: &OwnedFd) -> Result<()> {

@@ -56,6 +56,14 @@ pub(crate) struct Global {
     pub(crate) rootless: Rootless,
 }
 
+/// `gc`.
+#[derive(Args, Debug)]
+pub(crate) struct Gc {
+    /// Remove it, and kill what runs in it
+    #[arg(long)]
+    pub(crate) delete: bool,
+}
+
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum LogFormat {
@@ -102,6 +110,8 @@ pub(crate) enum Command {
     Pause(Id),
     /// Let the processes of a paused container go on
     Resume(Id),
+    /// Say what crashes have left over: directories of no container, cgroups without a directory
+    Gc(Gc),
     /// Write an example configuration
     Spec(Spec),
     /// Run a further process in a container

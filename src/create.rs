@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
 use crate::init::Init;
+use crate::interrupt::Interrupt;
 use crate::logging::Log;
 use crate::netdev;
 use crate::notify::{self, Notify};
@@ -94,7 +95,8 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     let systemd = request.cgroup_driver == Driver::Systemd;
     let manager = if systemd { Some(Manager::connect(!host.caller.is_real_root())?) } else { None };
     let agent = Agent::connect(&plan, None)?;
-    let opened = Opened { config, sockets, hook_output, joined, devices, agent, rdt, manager };
+    let interrupt = Interrupt::new()?;
+    let opened = Opened { config, sockets, hook_output, joined, devices, agent, rdt, manager, interrupt };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
@@ -179,6 +181,7 @@ struct Opened {
     rdt: Option<rdt::Groups>,
     /// Of the cgroup.
     manager: Option<Manager>,
+    interrupt: Interrupt,
 }
 
 fn find_rdt(host: &Host, plan: &Plan) -> Result<Option<rdt::Groups>> {
@@ -232,6 +235,10 @@ fn carry_out(
     let made = record.cgroup.create();
     rollback.cgroup(&record.cgroup, &plan);
     made?;
+    // Without a mark the container is as good, as long as nobody takes its directory away.
+    if let Err(errno) = record.cgroup.mark(&root.mark(&record)) {
+        log.debug(Error::new("mark the cgroup").errno(errno));
+    }
     for dir in record.cgroup.dirs.values() {
         log.debug(format_args!("cgroup {} is made", dir.display()));
     }
@@ -273,9 +280,19 @@ fn carry_out(
     // The rootfs was our directory for the child's sake; it must not be kept busy by us.
     rustix::process::chdir("/").map_err(|errno| Error::new("chdir /").errno(errno))?;
     let (cgroup, bundle) = (&record.cgroup, record.bundle.as_path());
-    let (devices, agent) = (opened.devices, opened.agent);
-    let mut supervisor =
-        Supervisor { plan: &plan, host: &host, cgroup, state: &state, bundle, devices, agent, log, rollback };
+    let (devices, agent, interrupt) = (opened.devices, opened.agent, &opened.interrupt);
+    let mut supervisor = Supervisor {
+        plan: &plan,
+        host: &host,
+        cgroup,
+        state: &state,
+        bundle,
+        devices,
+        agent,
+        interrupt,
+        log,
+        rollback,
+    };
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
     // Not earlier: the child makes device nodes that the container may not use.
     match record.cgroup.apply_devices(&plan.device_rules) {
@@ -337,12 +354,20 @@ fn make_rdt(record: &Record, plan: &Plan, rollback: &mut Rollback) -> Result<()>
 }
 
 /// Runs hooks of the runtime's namespaces. A hook that gives no environment gets ours.
-pub(crate) fn run_hooks(list: &[HookPlan], state: &str, bundle: &Path, output: &HookOutput) -> Result<()> {
+pub(crate) fn run_hooks(
+    list: &[HookPlan],
+    state: &str,
+    bundle: &Path,
+    output: &HookOutput,
+    interrupt: Option<&Interrupt>,
+) -> Result<()> {
     if list.is_empty() {
         return Ok(());
     }
     let environment = own_environment();
-    let place = hooks::Place { cwd: bundle, environment: &environment, output: &open::hook_output(output)? };
+    let output = open::hook_output(output)?;
+    let interrupted = interrupt.map(AsFd::as_fd);
+    let place = hooks::Place { cwd: bundle, environment: &environment, output: &output, interrupt: interrupted };
     hooks::run(list, state, &place).map_err(|failed| {
         let Some(hook) = list.get(failed.index) else { return Error::new("hook") };
         let failure = match failed.failure {
@@ -350,6 +375,7 @@ pub(crate) fn run_hooks(list: &[HookPlan], state: &str, bundle: &Path, output: &
             hooks::Failure::Exit(code) => HookFailure::Exit(code),
             hooks::Failure::Signal(signal) => HookFailure::Signal(signal),
             hooks::Failure::Timeout => HookFailure::Timeout(hook.timeout_seconds.unwrap_or(0)),
+            hooks::Failure::Interrupted => return interrupt.map_or_else(|| Error::new("hook"), Interrupt::error),
         };
         plan::hook_failed(&hook.field, &hook.path.to_string_lossy(), &failure, &String::from_utf8_lossy(&failed.output))
     })

@@ -28,7 +28,10 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
         container.lock().map(|()| container)
     });
     let container = match locked {
-        Err(error) if force && error.is_missing_container() => return Ok(()),
+        // Its cgroup may still be there.
+        Err(error) if force && error.is_missing_container() => {
+            return root.marked_record(&proc, id)?.map_or(Ok(()), |record| destroy_lost(&proc, &record));
+        }
         result => result?,
     };
     let status = container.status(&proc);
@@ -48,7 +51,22 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
     if let Some(process) = &process {
         kill(&container, process)?;
     }
-    destroy(&proc, &container)
+    let record = match container.record() {
+        Ok(Some(record)) => Some(record),
+        // Damaged, or taken away: the cgroup knows it, too.
+        other => match root.marked_record(&proc, id)? {
+            Some(record) => Some(record),
+            None => without_record(&proc, &container, other)?,
+        },
+    };
+    destroy_by(&proc, &container, record.as_ref())
+}
+
+/// Kills and removes what is left of a container that has lost its directory.
+pub(crate) fn destroy_lost(proc: &OwnedFd, record: &Record) -> Result<()> {
+    record.cgroup.empty(PATIENCE)?;
+    clear(proc, record)?;
+    poststop(record)
 }
 
 /// Whoever holds the lock may be waiting for a process of the container: a hook in it, or init.
@@ -99,23 +117,24 @@ pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> Result<()> {
 /// Removes cgroups and state of a container whose init is dead, and runs the poststop hooks. What is left of its
 /// processes is killed. The caller holds the lock.
 pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
-    let record = match container.record() {
-        Ok(record) => record,
-        // Damaged: where the id alone would have put the cgroups, so that nothing stays there.
-        Err(_) => Some(guess(proc, container)?),
-    };
-    if let Some(record) = &record {
+    destroy_by(proc, container, container.record()?.as_ref())
+}
+
+fn destroy_by(proc: &OwnedFd, container: &Container, record: Option<&Record>) -> Result<()> {
+    if let Some(record) = record {
         empty(proc, container, record)?;
-        unmount(proc, record)?;
-        record.cgroup.remove(PATIENCE)?;
-        // After the processes are gone: those left in a group that is removed would go to the default one.
-        record.rdt.as_ref().map_or(Ok(()), rdt::Groups::remove)?;
+        clear(proc, record)?;
     }
     container.remove()?;
-    match &record {
-        Some(record) => poststop(record),
-        None => Ok(()),
-    }
+    record.map_or(Ok(()), poststop)
+}
+
+/// What is left when the processes are gone.
+fn clear(proc: &OwnedFd, record: &Record) -> Result<()> {
+    unmount(proc, record)?;
+    record.cgroup.remove(PATIENCE)?;
+    // After the processes are gone: those left in a group that is removed would go to the default one.
+    record.rdt.as_ref().map_or(Ok(()), rdt::Groups::remove)
 }
 
 /// Takes away what a container without a mount namespace of its own has mounted: all that is on its root file system's
@@ -130,9 +149,17 @@ pub(crate) fn unmount(proc: &OwnedFd, record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn guess(proc: &OwnedFd, container: &Container) -> Result<Record> {
-    let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?);
-    Record::new(&container.id, proc, layout.place(None, &container.id).unwrap_or_else(|_| layout.none()))
+/// Of a damaged record: where the id alone would have put the cgroups, so that nothing stays there. One that cannot be
+/// read for another reason may be readable the next time.
+fn without_record(proc: &OwnedFd, container: &Container, record: Result<Option<Record>>) -> Result<Option<Record>> {
+    match record {
+        Err(error) if error.raw_errno().is_none_or(|errno| matches!(errno, libc::ELOOP | libc::EISDIR)) => {
+            let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?)?;
+            let cgroup = layout.place(None, &container.id).unwrap_or_else(|_| layout.none());
+            Record::new(&container.id, proc, cgroup).map(Some)
+        }
+        result => result,
+    }
 }
 
 /// How long processes of an `exec` that has not reached the pid namespace may need to notice that it is gone.
@@ -155,7 +182,7 @@ fn poststop(record: &Record) -> Result<()> {
     let state = StateText::new(&record.id, &record.bundle, &record.annotations);
     let output = plan::acting(&record.annotations)?.hook_output;
     for hook in hooks.poststop.chunks(1) {
-        if let Err(error) = run_hooks(hook, &state.json("stopped", 0), &record.bundle, &output) {
+        if let Err(error) = run_hooks(hook, &state.json("stopped", 0), &record.bundle, &output, None) {
             crate::logging::warn_on_stderr(&error);
         }
     }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host::{self, Host};
 use crate::init::Exec;
+use crate::interrupt::Interrupt;
 use crate::logging::Log;
 use crate::plan::{self, Changes, Plan, Wanted};
 use crate::rollback::Rollback;
@@ -52,7 +53,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         }));
     };
     if status == Status::Paused && !request.ignore_paused {
-        return Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"));
+        return Err(refuse_paused());
     }
     let config = spec::parse(&container.config()?)?;
     let wanted = match &request.process {
@@ -77,6 +78,14 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
 
     let root = if kinds & libc::CLONE_NEWNS == 0 { Some(root_of(&host, &init)?) } else { None };
     set_affinity(&plan)?;
+    let interrupt = Interrupt::new()?;
+    if status != Status::Paused {
+        // A pause would freeze the child halfway, and this command would wait for it.
+        container.lock_shared()?;
+        if container.status(&host.proc)?.0 == Status::Paused {
+            return Err(refuse_paused());
+        }
+    }
     let mut rollback = Rollback::new();
     let executed = || -> Result<Executed> {
         let spawned = child::spawn(&plan, join, 0, &mut rollback, |sync, tasks| {
@@ -94,6 +103,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             bundle,
             devices: Vec::new(),
             agent,
+            interrupt: &interrupt,
             log,
             rollback: &mut rollback,
         };
@@ -113,6 +123,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
         Ok(Executed { pid, pidfd, terminal })
     }();
     let executed = executed.map_err(|error| rollback.undo(error))?;
+    container.unlock();
     log.succeeds();
     if request.detach {
         return Ok(0);
@@ -128,6 +139,10 @@ fn set_affinity(plan: &Plan) -> Result<()> {
         .map_err(|errno| Error::at("process.execCPUAffinity.initial", "set it").errno(errno))
 }
 
+fn refuse_paused() -> Error {
+    Error::new("cannot exec in a paused container (use --ignore-paused to override)")
+}
+
 /// A program that runs.
 struct Executed {
     pid: rustix::process::Pid,
@@ -139,8 +154,7 @@ struct Executed {
 fn wait_for_exec(plan: &Plan, sync: &ParentEnd, log: &Log) -> Result<()> {
     loop {
         match sync.receive() {
-            // Or it was killed with our message unread.
-            Ok(Message::End) | Err(Errno::CONNRESET) => return Ok(()),
+            Ok(Message::End) => return Ok(()),
             Ok(Message::Fault(fault)) => return Err(plan::explain(plan, &fault)),
             Ok(Message::Warning(fault)) => child::warn(plan, &fault, log),
             Ok(other) => return Err(Error::new(format!("unexpected message of the child: {other:?}"))),

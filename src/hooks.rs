@@ -57,6 +57,8 @@ pub(crate) enum Failure {
     Signal(i32),
     /// It was killed after its timeout.
     Timeout,
+    /// It was killed because a signal has come for us.
+    Interrupted,
 }
 
 /// The end of a hook that failed, with the last bytes of its output.
@@ -74,6 +76,8 @@ pub(crate) struct Place<'a> {
     /// The environment of hooks that give none.
     pub(crate) environment: &'a [CString],
     pub(crate) output: &'a Output,
+    /// Becomes readable when the hook is to be given up.
+    pub(crate) interrupt: Option<BorrowedFd<'a>>,
 }
 
 /// Files for the output of hooks; where there is none, it goes into a pipe, and its end into the error.
@@ -122,7 +126,7 @@ fn one(hook: &HookPlan, state: &str, place: &Place<'_>, output: &mut Vec<u8>) ->
         }
         Cloned::Parent { pid, pidfd } => {
             drop((writer, status_writer));
-            let ended = wait(hook, pid, &pidfd, &reader, output);
+            let ended = wait(hook, pid, &pidfd, &reader, place.interrupt, output);
             let mut errno = [0u8; 4];
             if rustix::io::read(&status_reader, &mut errno) == Ok(4) {
                 return Err(Failure::Start(i32::from_le_bytes(errno)));
@@ -158,12 +162,27 @@ fn execute(
     }
 }
 
-fn wait(hook: &HookPlan, pid: Pid, pidfd: &OwnedFd, reader: &OwnedFd, output: &mut Vec<u8>) -> Result<(), Failure> {
+fn wait(
+    hook: &HookPlan,
+    pid: Pid,
+    pidfd: &OwnedFd,
+    reader: &OwnedFd,
+    interrupt: Option<BorrowedFd<'_>>,
+    output: &mut Vec<u8>,
+) -> Result<(), Failure> {
+    // The hook leads its own session and group: its children go with it.
+    let give_up = |failure| {
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        let _ = reap(pidfd);
+        Err(failure)
+    };
     // Too far away to be told by the clock: never.
     let deadline = hook.timeout_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
     let mut open = true;
     loop {
-        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+        let interrupted = interrupt.unwrap_or(pidfd.as_fd());
+        let wanted = if interrupt.is_some() { PollFlags::IN } else { PollFlags::empty() };
+        let mut fds = vec![PollFd::new(pidfd, PollFlags::IN), PollFd::from_borrowed_fd(interrupted, wanted)];
         if open {
             fds.push(PollFd::new(reader, PollFlags::IN));
         }
@@ -173,18 +192,16 @@ fn wait(hook: &HookPlan, pid: Pid, pidfd: &OwnedFd, reader: &OwnedFd, output: &m
             tv_nsec: i64::from(left.subsec_nanos()),
         });
         match rustix::event::poll(&mut fds, left.as_ref()) {
-            Ok(0) => {
-                // The hook leads its own session and group: its children go with it.
-                let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-                let _ = reap(pidfd);
-                return Err(Failure::Timeout);
-            }
+            Ok(0) => return give_up(Failure::Timeout),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
             Err(errno) => return Err(Failure::Start(errno.raw_os_error())),
         }
         let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
-        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+        if interrupt.is_some() && fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {
+            return give_up(Failure::Interrupted);
+        }
+        if fds.get(2).is_some_and(|fd| !fd.revents().is_empty()) {
             // What is there now is read before the end is believed; a grandchild may hold the pipe open for ever.
             open = read(reader, output);
         } else if ended {

@@ -40,7 +40,7 @@ pub(crate) fn look() -> Result<Host> {
         .trim()
         .parse()
         .map_err(|_| Error::new("/proc/sys/kernel/cap_last_cap is not a number"))?;
-    let cgroups = cgroups::Layout::detect(&read(&proc, "self/cgroup")?);
+    let cgroups = cgroups::Layout::detect(&read(&proc, "self/cgroup")?)?;
     let permitted =
         rustix::thread::capabilities(None).map_err(|errno| Error::new("capget").errno(errno))?.permitted.bits();
     let caller = Caller {

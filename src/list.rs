@@ -22,6 +22,14 @@ pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Resul
             Err(error) => log.warning(&error.to_string()),
         }
     }
+    for record in root.lost(&proc)? {
+        let id = &record.id;
+        log.warning(&format!(
+            "container {id:?} has lost its directory in {}: `delete --force` removes it",
+            root.path().display()
+        ));
+        reports.push(Report::lost(record));
+    }
     if quiet {
         return logging::print(&reports.iter().map(|report| format!("{}\n", report.id)).collect::<String>());
     }

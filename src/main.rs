@@ -13,10 +13,12 @@ mod error;
 mod events;
 mod exec;
 mod features;
+mod gc;
 mod hooks;
 mod host;
 mod idmap;
 mod init;
+mod interrupt;
 mod json;
 mod kill;
 mod list;
@@ -188,6 +190,7 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         }
         Command::Update(update) => update::update(&root, update_request(*update), log).map(|()| 0),
         Command::Pause(pause) => pause::pause(&root, &pause.id).map(|()| 0),
+        Command::Gc(gc) => gc::gc(&root, gc.delete, log).map(|()| 0),
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),

@@ -149,7 +149,7 @@ impl Rollback {
             match plan::late_hooks(hooks.as_ref()) {
                 // Each of them, whatever the one before it did (runtime.md, Lifecycle, 13).
                 Ok(hooks) => {
-                    hooks.poststop.chunks(1).for_each(|hook| check(run_hooks(hook, state, bundle, output)));
+                    hooks.poststop.chunks(1).for_each(|hook| check(run_hooks(hook, state, bundle, output, None)));
                 }
                 Err(failure) => check(Err(failure)),
             }

@@ -66,8 +66,6 @@ fn start(created: &Created, log: &Log) -> Result<()> {
             Ok(Message::Fault(fault)) => return Err(plan::explain(&created.plan, &fault)),
             Ok(Message::Warning(fault)) => child::warn(&created.plan, &fault, log),
             Ok(other) => return Err(Error::new(format!("unexpected message of the child: {other:?}"))),
-            // It was killed with our message unread.
-            Err(Errno::CONNRESET) => break,
             Err(errno) => return Err(Error::new("wait for the container's program to start").errno(errno)),
         }
     }
@@ -75,7 +73,7 @@ fn start(created: &Created, log: &Log) -> Result<()> {
     log.debug("the program runs");
     let pid = created.pid.as_raw_nonzero().get();
     let (hooks, output) = (&created.plan.hooks.poststart, &created.plan.acting.hook_output);
-    run_hooks(hooks, &created.state.json("running", pid), &created.record.bundle, output)
+    run_hooks(hooks, &created.state.json("running", pid), &created.record.bundle, output, None)
 }
 
 /// Forwards signals and the terminal until the program has ended.

@@ -99,7 +99,7 @@ fn poststart(container: &Container, record: &Record, process: &InitProcess) -> R
     let state = StateText::new(&record.id, &record.bundle, &record.annotations);
     let pid = process.pid.as_raw_nonzero().get();
     let output = plan::acting(&record.annotations)?.hook_output;
-    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output)
+    run_hooks(&hooks.poststart, &state.json("running", pid), &record.bundle, &output, None)
 }
 
 /// A hook that fails ends the container: it is stopped and destroyed, and poststop hooks run (runtime.md, Lifecycle, 7

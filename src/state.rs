@@ -11,6 +11,7 @@
 //!
 //! The mkdir of the directory is what makes an id unique; flock(2) on it orders concurrent commands.
 
+mod lost;
 mod store;
 
 use std::collections::BTreeMap;
@@ -118,6 +119,18 @@ impl Container {
         Ok((status, Some(process)))
     }
 
+    /// Why nobody will ask for this container any more; None if somebody may.
+    pub(crate) fn left_over(&self, proc: impl AsFd) -> Result<Option<&'static str>> {
+        if self.is_locked_by_another() {
+            return Ok(None);
+        }
+        Ok(match (self.record()?, self.init()?) {
+            (Some(record), _) if record.boot_id != boot_id(proc)? => Some("a directory of another boot"),
+            (_, None) => Some("a directory that its create did not finish"),
+            _ => None,
+        })
+    }
+
     /// Whether all its processes are gone, as they are with the init of a pid namespace. Whoever is in its cgroup then is
     /// another's: of a container that was given the same path meanwhile, or of a unit that has the same name.
     pub(crate) fn is_over(&self, proc: impl AsFd, record: &Record) -> Result<bool> {
@@ -184,6 +197,28 @@ pub(crate) struct Report {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     annotations: BTreeMap<String, String>,
     pub(crate) owner: String,
+}
+
+impl Report {
+    /// Of a container of which only the cgroup is known: which of its processes is init, nobody can tell.
+    pub(crate) fn lost(record: Record) -> Self {
+        let status = match record.cgroup.processes().is_empty() {
+            true => Status::Stopped,
+            false if record.cgroup.is_frozen() => Status::Paused,
+            false => Status::Running,
+        };
+        Self {
+            oci_version: OCI_VERSION,
+            id: record.id,
+            pid: 0,
+            status,
+            bundle: record.bundle,
+            rootfs: record.rootfs,
+            created: record.created,
+            annotations: record.annotations,
+            owner: user_name(record.owner),
+        }
+    }
 }
 
 fn user_name(uid: u32) -> String {

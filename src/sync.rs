@@ -176,10 +176,17 @@ impl ParentEnd {
         let mut bytes = [0u8; LENGTH];
         let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::io::retry_on_intr(|| {
+        let mut receive = || {
             let mut parts = [std::io::IoSliceMut::new(&mut bytes)];
             rustix::net::recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)
-        })?;
+        };
+        let received = loop {
+            match receive() {
+                // It is gone with our message unread, which is said once; what it has said comes next.
+                Err(sys::Errno::INTR | sys::Errno::CONNRESET) => {}
+                result => break result?,
+            }
+        };
         if received.bytes == 0 {
             return Ok(Message::End);
         }

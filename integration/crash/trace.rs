@@ -11,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
+use super::calls::errors;
 use crate::support::{Call, Output, busybox, deadline};
 
 /// Which process is struck.
@@ -95,9 +96,11 @@ struct Tracer {
 impl Tracer {
     /// Until the blow has fallen, or the command has ended.
     fn trace(&mut self, go: &OwnedFd, init: Option<Pid>) {
-        let options =
-            Options::PTRACE_O_TRACESYSGOOD | Options::PTRACE_O_TRACEEXEC | Options::PTRACE_O_TRACECLONE
-            | Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACEVFORK;
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK;
         for pid in [Some(self.command), init].into_iter().flatten() {
             ptrace::seize(pid, options).unwrap();
             ptrace::interrupt(pid).unwrap();
@@ -152,7 +155,8 @@ impl Tracer {
         let number = registers.orig_rax;
         if enters {
             self.calls.push(number);
-            if self.point.is_some_and(|point| self.calls.len() == point.at + 1) {
+            let can = |blow| !matches!(blow, Blow::Fails(errno) if !errors(number).contains(&errno));
+            if self.point.is_some_and(|point| self.calls.len() == point.at + 1 && can(point.blow)) {
                 self.struck = Some(pid);
             }
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
+
 use super::{Cgroup, MOUNT_POINT, Manager, Version};
 use crate::error::{Error, Result};
 
@@ -25,27 +27,28 @@ pub(crate) enum Driver {
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) version: Version,
-    hierarchies: Vec<Hierarchy>,
+    pub(super) hierarchies: Vec<Hierarchy>,
 }
 
 #[derive(Debug)]
-struct Hierarchy {
+pub(super) struct Hierarchy {
     /// As in /proc/self/cgroup: `cpu,cpuacct`, `name=systemd`, or empty for the unified hierarchy.
-    controllers: String,
-    root: PathBuf,
+    pub(super) controllers: String,
+    pub(super) root: PathBuf,
     own: String,
 }
 
 impl Layout {
     /// Finds the hierarchies named in `/proc/self/cgroup` below /sys/fs/cgroup.
-    pub(crate) fn detect(proc_self_cgroup: &str) -> Self {
-        if is_v2() {
+    pub(crate) fn detect(proc_self_cgroup: &str) -> Result<Self> {
+        if magic(Path::new(MOUNT_POINT))? == Some(CGROUP2_SUPER_MAGIC) {
             let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
             let root = PathBuf::from(MOUNT_POINT);
             let unified = Hierarchy { controllers: String::new(), root, own };
-            return Self { version: Version::V2, hierarchies: vec![unified] };
+            return Ok(Self { version: Version::V2, hierarchies: vec![unified] });
         }
-        Self { version: Version::V1, hierarchies: proc_self_cgroup.lines().filter_map(find_hierarchy).collect() }
+        let hierarchies = proc_self_cgroup.lines().filter_map(|line| find_hierarchy(line).transpose());
+        Ok(Self { version: Version::V1, hierarchies: hierarchies.collect::<Result<_>>()? })
     }
 
     fn check(&self) -> Result<()> {
@@ -115,7 +118,7 @@ impl Layout {
 
 /// Whether this host has only the unified hierarchy.
 pub(crate) fn is_v2() -> bool {
-    magic(Path::new(MOUNT_POINT)) == Some(CGROUP2_SUPER_MAGIC)
+    magic(Path::new(MOUNT_POINT)).is_ok_and(|magic| magic == Some(CGROUP2_SUPER_MAGIC))
 }
 
 /// The path as one relative to a hierarchy's root.
@@ -139,9 +142,9 @@ fn inner_path(path: &Path) -> Result<PathBuf> {
 }
 
 /// One line of /proc/self/cgroup, `4:memory:/path`, with the mount that belongs to it, if there is one.
-fn find_hierarchy(line: &str) -> Option<Hierarchy> {
-    let mut parts = line.splitn(3, ':');
-    let (_, controllers, own) = (parts.next()?, parts.next()?, parts.next()?);
+fn find_hierarchy(line: &str) -> Result<Option<Hierarchy>> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(own)) = (parts.next(), parts.next()) else { return Ok(None) };
     let first = controllers.split(',').next().unwrap_or(controllers);
     let names = match controllers {
         "" => vec!["unified"],
@@ -149,12 +152,21 @@ fn find_hierarchy(line: &str) -> Option<Hierarchy> {
         _ => vec![controllers, first],
     };
     let wanted = if controllers.is_empty() { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
-    let root = names.iter().map(|name| Path::new(MOUNT_POINT).join(name)).find(|root| magic(root) == Some(wanted))?;
-    Some(Hierarchy { controllers: controllers.to_owned(), root, own: own.to_owned() })
+    for root in names.iter().map(|name| Path::new(MOUNT_POINT).join(name)) {
+        if magic(&root)? == Some(wanted) {
+            return Ok(Some(Hierarchy { controllers: controllers.to_owned(), root, own: own.to_owned() }));
+        }
+    }
+    Ok(None)
 }
 
-fn magic(path: &Path) -> Option<i64> {
-    rustix::fs::statfs(path).ok().map(|statfs| statfs.f_type)
+/// None: there is nothing. Whatever else hides a hierarchy is an error, or a container would be in fewer than it should.
+fn magic(path: &Path) -> Result<Option<i64>> {
+    match rustix::fs::statfs(path) {
+        Ok(statfs) => Ok(Some(statfs.f_type)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(Error::new(format!("statfs {}", path.display())).errno(errno)),
+    }
 }
 
 #[cfg(test)]

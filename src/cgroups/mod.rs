@@ -8,6 +8,7 @@ mod files;
 mod freezer;
 mod join;
 mod layout;
+mod mark;
 pub(crate) mod none;
 mod oom;
 mod rootless;

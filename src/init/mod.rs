@@ -186,13 +186,13 @@ impl Init<'_> {
             return Ok(());
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let place = hooks::Place { cwd, environment, output: self.hook_output };
+        let place = hooks::Place { cwd, environment, output: self.hook_output, interrupt: None };
         hooks::run(list, &self.state.json(status, pid), &place).map_err(|failed| {
             let (errno, sub) = match failed.failure {
                 hooks::Failure::Start(errno) => (errno, 0),
                 hooks::Failure::Exit(code) => (code, 1),
                 hooks::Failure::Signal(signal) => (signal, 2),
-                hooks::Failure::Timeout => (0, 3),
+                hooks::Failure::Timeout | hooks::Failure::Interrupted => (0, 3),
             };
             let base = if std::ptr::eq(list, self.hooks.start_container.as_slice()) { START_CONTAINER } else { 0 };
             let fault = Fault::with_number(Step::Hook, errno).item(failed.index + base).sub(sub);

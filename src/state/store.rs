@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::rdt;
 
 /// The version of the files below the root directory.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 pub(super) const RECORD: &str = "record.json";
 pub(super) const STATE: &str = "state.json";
 /// The container's configuration as it was at `create`, for `exec`.
@@ -32,7 +32,7 @@ pub(crate) const FIFO: &str = "exec.fifo";
 /// What is known before anything is created.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Record {
-    format: u32,
+    pub(super) format: u32,
     pub(crate) id: String,
     pub(super) boot_id: String,
     pub(crate) bundle: PathBuf,
@@ -133,9 +133,12 @@ impl Root {
             }
             Err(errno) => return Err(Error::new(format!("create {}", path.display())).errno(errno)),
         }
-        let container = Container::open(id, path)?;
-        container.lock()?;
-        Ok(container)
+        let opened = Container::open(id, path.clone()).and_then(|container| container.lock().map(|()| container));
+        // Nobody else knows of it yet. Unless somebody has removed it: then the name may be another's by now.
+        opened.map_err(|error| match error.is_missing_container() || rustix::fs::rmdir(&path).is_ok() {
+            true => error,
+            false => error.undo(&Error::new(format!("remove {}", path.display()))),
+        })
     }
 
     /// Private and sticky: the sticky bit keeps systemd-tmpfiles from cleaning it.
@@ -224,19 +227,34 @@ impl Container {
 
     /// Waits until no other command changes this container. The lock ends with this value.
     pub(crate) fn lock(&self) -> Result<()> {
+        self.flock(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Waits until no other command changes this container, and keeps those that would from doing so.
+    pub(crate) fn lock_shared(&self) -> Result<()> {
+        self.flock(FlockOperation::NonBlockingLockShared)
+    }
+
+    fn flock(&self, operation: FlockOperation) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_millis(1);
         loop {
-            match rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+            match rustix::fs::flock(&self.dir, operation) {
                 Ok(()) => break,
                 // flock(2) knows no deadline, so this polls, with growing pauses.
                 Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(50));
                 }
+                Err(Errno::INTR) => {}
                 Err(errno) => {
                     let error = Error::new(format!("lock {}", self.path.display())).errno(errno);
-                    return Err(error.hint("another command works on this container, or waits for one of its hooks"));
+                    return Err(match errno {
+                        Errno::WOULDBLOCK => {
+                            error.hint("another command works on this container, or waits for one of its hooks")
+                        }
+                        _ => error,
+                    });
                 }
             }
         }
@@ -387,7 +405,8 @@ impl Container {
         let names = [FIFO, CONFIG, DEVICES].into_iter().chain(temporary).chain([RECORD, STATE]);
         for name in names {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                // A directory is none of ours, and goes with what is left.
+                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
                 Err(errno) => return Err(failed(errno)),
             }
         }

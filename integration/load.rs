@@ -1,0 +1,96 @@
+//! Many containers: at once, and one after the other. What the host has of everything is the same before and after.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::support::{Bundle, Container, WAITING, hierarchies, say, text};
+
+/// How many at once, and how many one after the other.
+fn counts() -> (usize, usize) {
+    let words = std::env::var("RUNTIME_TEST_LOAD").unwrap_or_default();
+    let mut numbers = words.split_whitespace().map(|word| word.parse().unwrap());
+    (numbers.next().unwrap_or(100), numbers.next().unwrap_or(1000))
+}
+
+/// What containers could leave on the host.
+fn host() -> BTreeMap<&'static str, usize> {
+    let first = |path: &str| text(path).split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let cgroups = hierarchies().iter().map(|one| directories(&one.mount)).sum();
+    BTreeMap::from([
+        ("cgroups", cgroups),
+        ("mounts", text("/proc/self/mountinfo").lines().count()),
+        ("keys", text("/proc/keys").lines().count()),
+        ("open files", first("/proc/sys/fs/file-nr")),
+        ("processes", fs::read_dir("/proc").unwrap().flatten().filter(is_process).count()),
+    ])
+}
+
+fn is_process(entry: &fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn directories(at: &std::path::Path) -> usize {
+    let entries = fs::read_dir(at).into_iter().flatten().flatten();
+    entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| 1 + directories(&e.path())).sum()
+}
+
+/// Eight at a time.
+fn side_by_side(count: usize, work: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+                numbers.take_while(|number| *number < count).for_each(&work);
+            });
+        }
+    });
+}
+
+fn report(what: &str, began: Instant, before: &BTreeMap<&str, usize>) {
+    let after = host();
+    say(&format!("LOAD {what} in {:.1} s; before {before:?}; after {after:?}", began.elapsed().as_secs_f64()));
+    // Of the others others have some, too.
+    for kind in ["cgroups", "mounts"] {
+        assert!(after[kind] <= before[kind], "{kind}: {} before, {} after", before[kind], after[kind]);
+    }
+}
+
+#[test]
+#[ignore = "many minutes: make load"]
+fn many_at_once() {
+    let (count, _) = counts();
+    let (before, began) = (host(), Instant::now());
+    let containers: Vec<Container> = (0..count).map(|_| Bundle::sh(WAITING).container()).collect();
+    let all = std::sync::Mutex::new(Vec::new());
+    side_by_side(count, |number| {
+        let io = containers[number].create_io();
+        containers[number].start().ok();
+        containers[number].command(&["exec"], &["true"]).ok();
+        all.lock().unwrap().push(io);
+    });
+    say(&format!("LOAD {count} at once: {:?}", host()));
+    side_by_side(count, |number| {
+        containers[number].stop();
+        containers[number].command(&["delete"], &[]).ok();
+    });
+    drop(containers);
+    drop(all);
+    report(&format!("{count} at once"), began, &before);
+}
+
+#[test]
+#[ignore = "many minutes: make load"]
+fn many_one_after_the_other() {
+    let (_, count) = counts();
+    let (before, began) = (host(), Instant::now());
+    side_by_side(count, |_| {
+        let container = Bundle::new().container();
+        container.create().ok();
+        container.start().ok();
+        container.command(&["delete", "--force"], &[]).ok();
+    });
+    report(&format!("{count} one after the other"), began, &before);
+}

@@ -1,0 +1,46 @@
+//! What tells a cgroup of ours from those of others, and whose it is. Runs in: parent.
+//!
+//! An extended attribute of the container's first directory keeps its record for as long as the directory is there: what
+//! becomes of `<root>/<id>` then costs nobody the way to the processes. In `trusted.`, which only real root reads and
+//! writes: a container that owns its cgroup could otherwise name that of another as its own, to be killed in its place.
+//! So a user's containers have none.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::XattrFlags;
+
+use super::files::children;
+use super::{Cgroup, Layout};
+
+const NAME: &str = "trusted.runtime.container";
+/// `XATTR_SIZE_MAX` of linux/limits.h.
+const LONGEST: usize = 64 << 10;
+
+impl Cgroup {
+    /// Marks the cgroup. One that stays after the container is not: who is found in it later may be anybody.
+    pub(crate) fn mark(&self, text: &[u8]) -> rustix::io::Result<()> {
+        match self.dirs.values().next().filter(|_| self.is_all_own()) {
+            Some(dir) => rustix::fs::setxattr(dir, NAME, text, XattrFlags::empty()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Layout {
+    /// The directories that have a mark, and the marks.
+    pub(crate) fn marked(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        // The hierarchy of a cgroup's first directory.
+        if let Some(first) = self.hierarchies.iter().min_by_key(|hierarchy| &hierarchy.controllers) {
+            collect(&first.root, &mut vec![0; LONGEST], &mut found);
+        }
+        found
+    }
+}
+
+fn collect(dir: &Path, buffer: &mut [u8], found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    if let Ok(length) = rustix::fs::getxattr(dir, NAME, &mut *buffer) {
+        found.push((dir.to_owned(), buffer.get(..length).unwrap_or_default().to_owned()));
+    }
+    children(dir).iter().for_each(|child| collect(child, buffer, found));
+}
