@@ -19,6 +19,8 @@ GUEST_LOG ?= guest$(if $(filter selinux,$(GUEST_LSM)),-selinux)
 TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
 BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/runtime)
 BUSYBOX ?= /bin/busybox
+# Where scripts/criu.sh puts it, for checkpoint and restore.
+CRIU := $(abspath .cache/criu/bin)
 # For `runtime --version`.
 export COMMIT := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # What the runs of the tests print is kept here for scripts/spec-musts.sh.
@@ -75,9 +77,11 @@ seccomp-fuzz: ## the same comparison by libFuzzer, FUZZ_TIME=300 seconds
 
 integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime
 	@scripts/setup.sh integration
+	@scripts/setup.sh criu
+	@scripts/criu.sh
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	@mkdir -p $(LOGS)
-	RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS) \
+	PATH=$(CRIU):$$PATH RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS) \
 	  2>&1 | tee $(LOGS)/integration.log
 
 # The longest first. All of them run, whatever fails.
@@ -126,6 +130,8 @@ conformance: ## the OCI validation programs with ours, runc and crun, here and i
 
 peer-tests: ## runc's own bats tests with runc and with ours, into docs/conformance.md (root); PEER_ARGS="kill.bats run.bats"
 	@scripts/setup.sh peer
+	@scripts/setup.sh criu
+	@scripts/criu.sh
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) $(or $(PEER_ARGS),--write)
 

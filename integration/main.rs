@@ -31,6 +31,7 @@
 
 mod callers;
 mod cgroups;
+mod checkpoint;
 mod cli;
 #[cfg(target_arch = "x86_64")]
 mod crash;

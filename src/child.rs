@@ -42,6 +42,16 @@ pub(crate) fn spawn(
     child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
 ) -> Result<Spawned> {
     raise_hard_limits(plan)?;
+    clone_into(join, flags, rollback, child)
+}
+
+/// As [`spawn`], without raising the limits.
+pub(crate) fn clone_into(
+    join: Join,
+    flags: i32,
+    rollback: &mut Rollback,
+    child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
+) -> Result<Spawned> {
     let mut files = join.files;
     if let Some(into) = &join.into
         && let Some(spawned) = attempt(Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
@@ -176,7 +186,7 @@ fn set_scheduler(plan: &Plan, pid: Pid) -> Result<()> {
 
 /// Raises our own hard limits, from outside a user namespace, where that may be permitted: each child inherits them. It
 /// then sets each limit by itself, as the last thing it does, so that a small one does not hit its own work.
-fn raise_hard_limits(plan: &Plan) -> Result<()> {
+pub(crate) fn raise_hard_limits(plan: &Plan) -> Result<()> {
     let rlimits = plan.child.process.as_ref().map(|process| process.rlimits.as_slice()).unwrap_or_default();
     for (index, limit) in rlimits.iter().enumerate() {
         let at = |text: String| Error::at(format!("process.rlimits[{index}]"), text);
@@ -341,6 +351,8 @@ impl Supervisor<'_> {
                     return Err(plan::explain(self.plan, &fault));
                 }
                 Ok(Message::End) => return Err(self.died(&pidfd, None)),
+                // Only criu's child has one.
+                Ok(Message::Socket(_)) => return Err(self.died(&pidfd, Some(Errno::PROTO))),
                 Err(errno) => return Err(self.died(&pidfd, Some(errno))),
             }
         }

@@ -1,5 +1,6 @@
 //! The command line: types and help texts only.
 
+mod checkpoint;
 mod seccomp;
 mod update;
 mod words;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use checkpoint::{Both, Checkpoint, Restore};
 pub(crate) use seccomp::{DumpFormat, Question, Seccomp};
 pub(crate) use update::Update;
 pub(crate) use words::parse;
@@ -112,6 +114,10 @@ pub(crate) enum Command {
     Resume(Id),
     /// Say what crashes have left over: directories of no container, cgroups without a directory
     Gc(Gc),
+    /// Save the state of a running container by criu, and end it
+    Checkpoint(Box<Checkpoint>),
+    /// Make a container from such a state; it runs on where it was
+    Restore(Box<Restore>),
     /// Write an example configuration
     Spec(Spec),
     /// Run a further process in a container

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use rustix::process::Pid;
 
 use crate::agent::Agent;
-use crate::cgroups::{Cgroup, Driver, Manager, none};
+use crate::cgroups::{Cgroup, Driver, Holder, Manager, none};
 use crate::child::{self, Supervised, Supervisor};
 use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
@@ -72,7 +72,6 @@ pub(crate) struct Created {
     pub(crate) terminal: Option<OwnedFd>,
     /// In `run`, which has nobody else to wait for it.
     pub(crate) notify: Option<Notify>,
-    pub(crate) sync: ParentEnd,
 }
 
 /// `create ID`.
@@ -81,7 +80,7 @@ pub(crate) fn create(root: &Root, request: &Request, log: &Log) -> Result<()> {
 }
 
 /// Makes a container. When it returns, init waits: in `create` at the gate, in `run` for nothing any more.
-pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created> {
+pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<(Created, ParentEnd)> {
     let (plan, host, config) = decide(root, request, log)?;
     let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
     child::check_terminal(terminal, request.ends != Ends::Waited, request.console_socket.is_some())?;
@@ -91,19 +90,18 @@ pub(crate) fn make(root: &Root, request: &Request, log: &Log) -> Result<Created>
     };
     let hook_output = open::hook_output(&plan.acting.hook_output)?;
     let joined = open::namespaces(&host, &plan.child)?;
-    let (devices, rdt) = (netdev::find(&plan.net_devices)?, find_rdt(&host, &plan)?);
-    let systemd = request.cgroup_driver == Driver::Systemd;
-    let manager = if systemd { Some(Manager::connect(!host.caller.is_real_root())?) } else { None };
+    let devices = netdev::find(&plan.net_devices)?;
+    let base = Base::open(request, &plan, &host, config)?;
     let agent = Agent::connect(&plan, None)?;
     let interrupt = Interrupt::new()?;
-    let opened = Opened { config, sockets, hook_output, joined, devices, agent, rdt, manager, interrupt };
+    let opened = Opened { sockets, hook_output, joined, devices, agent, interrupt, base };
     let mut rollback = Rollback::new();
     let made = carry_out(root, request, log, plan, host, opened, &mut rollback);
     made.map_err(|error| rollback.undo(error))
 }
 
 /// From the files to the plan. Nothing is made here.
-fn decide(root: &Root, request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
+pub(crate) fn decide(root: &Root, request: &Request, log: &Log) -> Result<(Plan, Host, Vec<u8>)> {
     let bundle = std::path::absolute(&request.bundle)
         .map_err(|error| Error::at("--bundle", format!("{:?}", request.bundle)).errno(error))?;
     let loaded = spec::load(&bundle)?;
@@ -170,18 +168,32 @@ fn pidfd_socket(request: &Request, plan: &Plan) -> Result<Option<OwnedFd>> {
 
 /// What `make` has opened.
 struct Opened {
-    /// The text of config.json, as it was read.
-    config: Vec<u8>,
     sockets: Sockets,
     hook_output: hooks::Output,
     joined: Vec<OwnedFd>,
     /// One for each of `plan.net_devices`.
     devices: Vec<netdev::Device>,
     agent: Option<Agent>,
-    rdt: Option<rdt::Groups>,
-    /// Of the cgroup.
-    manager: Option<Manager>,
     interrupt: Interrupt,
+    base: Base,
+}
+
+/// What [`reserve`] needs besides the plan.
+pub(crate) struct Base {
+    /// The text of config.json, as it was read.
+    pub(crate) config: Vec<u8>,
+    pub(crate) rdt: Option<rdt::Groups>,
+    /// Of the cgroup.
+    pub(crate) manager: Option<Manager>,
+}
+
+impl Base {
+    pub(crate) fn open(request: &Request, plan: &Plan, host: &Host, config: Vec<u8>) -> Result<Self> {
+        let rdt = find_rdt(host, plan)?;
+        let systemd = request.cgroup_driver == Driver::Systemd;
+        let manager = if systemd { Some(Manager::connect(!host.caller.is_real_root())?) } else { None };
+        Ok(Self { config, rdt, manager })
+    }
 }
 
 fn find_rdt(host: &Host, plan: &Plan) -> Result<Option<rdt::Groups>> {
@@ -189,15 +201,24 @@ fn find_rdt(host: &Host, plan: &Plan) -> Result<Option<rdt::Groups>> {
     rdt::Groups::look(host.resctrl()?.as_deref(), plan).map(Some)
 }
 
-fn carry_out(
+/// A container that has its name, its cgroup and its limits, and no process.
+pub(crate) struct Reserved {
+    pub(crate) container: Rc<Container>,
+    pub(crate) record: Record,
+    /// What systemd's unit needs until the first process is there.
+    pub(crate) holder: Option<Holder>,
+}
+
+/// Makes the container's directory, its cgroup and its groups of resctrl.
+pub(crate) fn reserve(
     root: &Root,
     request: &Request,
     log: &Log,
-    plan: Plan,
-    host: Host,
-    mut opened: Opened,
+    plan: &Plan,
+    host: &Host,
+    base: &mut Base,
     rollback: &mut Rollback,
-) -> Result<Created> {
+) -> Result<Reserved> {
     // State first: from here on `delete --force` finds everything that is made.
     let container = Rc::new(root.reserve(&request.id)?);
     rollback.container(&container);
@@ -205,7 +226,7 @@ fn carry_out(
         notify::make_directory(&container)?;
     }
     let path = plan.cgroups_path.as_deref();
-    let mut cgroup = match (request.cgroup_driver, &mut opened.manager) {
+    let mut cgroup = match (request.cgroup_driver, &mut base.manager) {
         (Driver::Disabled, _) => host.cgroups.none(),
         (Driver::Systemd, Some(manager)) => host.cgroups.place_unit(path, &request.id, manager)?,
         _ => host.cgroups.place(path, &request.id)?,
@@ -223,17 +244,17 @@ fn carry_out(
         );
     }
     cgroup.find_existing()?;
-    let mut record = record(request, &plan, &host, cgroup)?;
-    record.rdt = opened.rdt;
-    container.write_config(&opened.config)?;
+    let mut record = record(request, plan, host, cgroup)?;
+    record.rdt = base.rdt.take();
+    container.write_config(&base.config)?;
     container.write_record(&record)?;
     log.debug(format_args!("state of {:?} is reserved", request.id));
     rollback.mounts(&record);
     // Before any process is in it.
-    let manager = opened.manager.as_mut();
+    let manager = base.manager.as_mut();
     let holder = record.cgroup.start_unit(manager, &plan.unit_properties, &plan.settings, &plan.device_rules)?;
     let made = record.cgroup.create();
-    rollback.cgroup(&record.cgroup, &plan);
+    rollback.cgroup(&record.cgroup, plan);
     made?;
     // Without a mark the container is as good, as long as nobody takes its directory away.
     if let Err(errno) = record.cgroup.mark(&root.mark(&record)) {
@@ -244,7 +265,21 @@ fn carry_out(
     }
     record.cgroup.apply(&plan.settings)?;
     record.cgroup.make_room(&plan.settings, 1)?;
-    make_rdt(&record, &plan, rollback)?;
+    make_rdt(&record, plan, rollback)?;
+    Ok(Reserved { container, record, holder })
+}
+
+fn carry_out(
+    root: &Root,
+    request: &Request,
+    log: &Log,
+    plan: Plan,
+    host: Host,
+    mut opened: Opened,
+    rollback: &mut Rollback,
+) -> Result<(Created, ParentEnd)> {
+    let Reserved { container, record, holder } = reserve(root, request, log, &plan, &host, &mut opened.base, rollback)?;
+    let rootless = request.rootless.unwrap_or(!host.caller.is_real_root());
 
     let state = StateText::new(&request.id, &record.bundle, &plan.annotations);
     // Without a cgroup of its own the container is in that of its creator.
@@ -294,18 +329,7 @@ fn carry_out(
         rollback,
     };
     let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
-    // Not earlier: the child makes device nodes that the container may not use.
-    match record.cgroup.apply_devices(&plan.device_rules) {
-        // Who may make no device needs no list of those that may be used: runc, too.
-        Err(error) if rootless => log.debug(&error),
-        result => {
-            result?;
-            log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
-        }
-    }
-    if let Some(id) = plan.cgroup_owner {
-        record.cgroup.delegate(&host::read(&host.proc, &format!("{}/uid_map", pid.as_raw_nonzero()))?, id)?;
-    }
+    hand_over_cgroup(&plan, &host, &record, pid, rootless, log)?;
     child::adjust(&plan, &host, &record, pid)?;
     let terminal = child::terminal(terminal, &plan, opened.sockets.console)?;
     if let Some(socket) = &opened.sockets.pidfd {
@@ -322,7 +346,30 @@ fn carry_out(
     rollback.keep();
     log.debug(format_args!("container {:?} is created", request.id));
     log.succeeds();
-    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify, sync })
+    Ok((Created { host, plan, container, record, state, pid, pidfd, terminal, notify }, sync))
+}
+
+/// The device rules, and the cgroup's owner. Not earlier: the child makes device nodes that the container may not use.
+pub(crate) fn hand_over_cgroup(
+    plan: &Plan,
+    host: &Host,
+    record: &Record,
+    pid: Pid,
+    rootless: bool,
+    log: &Log,
+) -> Result<()> {
+    match record.cgroup.apply_devices(&plan.device_rules) {
+        // Who may make no device needs no list of those that may be used: runc, too.
+        Err(error) if rootless => log.debug(&error),
+        result => {
+            result?;
+            log.debug(format_args!("device rules are set: {}", plan.device_rules.len()));
+        }
+    }
+    if let Some(id) = plan.cgroup_owner {
+        record.cgroup.delegate(&host::read(&host.proc, &format!("{}/uid_map", pid.as_raw_nonzero()))?, id)?;
+    }
+    Ok(())
 }
 
 fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result<Record> {

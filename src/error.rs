@@ -1,7 +1,7 @@
 //! The one error type, and how an error becomes a line.
 //!
 //! Shape: `<config field or command>: <what was done, with values>: <the kernel's or errno's text> (<ERRNO>)`,
-//! then a line `hint: ...` where the cure is known, then a line for each undo that failed.
+//! then a line `hint: ...` where the cure is known, then lines of a log of criu, then a line for each undo that failed.
 
 use std::fmt;
 
@@ -61,6 +61,8 @@ pub(crate) struct Error {
     /// The kernel's own words, from the log of a file-system context.
     kernel: Option<String>,
     hint: Option<String>,
+    /// Lines of another program's log.
+    quotes: Vec<String>,
     undo: Vec<String>,
     missing_container: bool,
 }
@@ -77,6 +79,7 @@ impl Error {
             errno: None,
             kernel: None,
             hint: None,
+            quotes: Vec::new(),
             undo: Vec::new(),
             missing_container: false,
         }
@@ -117,6 +120,12 @@ impl Error {
         self
     }
 
+    /// Adds what another program has written to its log.
+    pub(crate) fn quote(mut self, lines: Vec<String>) -> Self {
+        self.quotes.extend(lines);
+        self
+    }
+
     /// Adds an undo that failed too.
     pub(crate) fn undo(mut self, failure: &Self) -> Self {
         self.undo.push(failure.line());
@@ -152,6 +161,10 @@ impl Error {
         if let Some(hint) = &self.hint {
             text.push_str("\nhint: ");
             text.push_str(hint);
+        }
+        for line in &self.quotes {
+            text.push_str("\nlog: ");
+            text.push_str(line);
         }
         for failure in &self.undo {
             text.push_str("\nundo: ");

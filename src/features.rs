@@ -58,7 +58,7 @@ fn document() -> std::result::Result<String, Box<dyn std::error::Error>> {
         .mount_options(rootfs::plan::option_names())
         .linux(linux)
         // What containerd and Podman ask before they offer checkpoints.
-        .annotations([("org.opencontainers.runc.checkpoint.enabled".to_owned(), "false".to_owned())])
+        .annotations([("org.opencontainers.runc.checkpoint.enabled".to_owned(), "true".to_owned())])
         .potentially_unsafe_config_annotations(names(plan::ANNOTATIONS))
         .build()?;
     Ok(serde_json::to_string_pretty(&features)?)

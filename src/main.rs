@@ -3,10 +3,12 @@
 
 mod agent;
 mod cgroups;
+mod checkpoint;
 mod child;
 mod cli;
 mod console;
 mod create;
+mod criu;
 mod dbus;
 mod delete;
 mod error;
@@ -31,6 +33,7 @@ mod plan;
 mod profile;
 mod ps;
 mod rdt;
+mod restore;
 mod rollback;
 mod rootfs;
 mod run;
@@ -194,6 +197,15 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
         Command::Resume(resume) => pause::resume(&root, &resume.id).map(|()| 0),
         Command::Kill(kill) => kill::kill(&root, &kill.id, &kill.signal, kill.all).map(|()| 0),
         Command::Delete(delete) => delete::delete(&root, &delete.id, delete.force, log).map(|()| 0),
+        Command::Checkpoint(options) => {
+            let id = options.id.clone();
+            checkpoint::checkpoint(&root, &id, &checkpoint_flags(*options), log).map(|()| 0)
+        }
+        Command::Restore(options) => {
+            let subreaper = !options.no_subreaper;
+            let flags = restore_flags(&options);
+            restore::restore(&root, &restore_request(*options, global)?, &flags, subreaper, log)
+        }
         Command::Spec(_) | Command::Features | Command::Seccomp(_) => Ok(0),
     }
 }
@@ -271,6 +283,60 @@ fn update_request(update: cli::Update) -> update::Request {
         device_rm: update.device_rm,
         obsolete: obsolete.into_iter().filter_map(|(option, value)| value.map(|_| option)).collect(),
     }
+}
+
+fn checkpoint_flags(options: cli::Checkpoint) -> criu::Flags {
+    criu::Flags {
+        parent_path: options.parent_path,
+        leave_running: options.leave_running,
+        pre_dump: options.pre_dump,
+        tcp_skip_in_flight: options.tcp_skip_in_flight,
+        link_remap: options.link_remap,
+        status_fd: u32::try_from(options.status_fd).ok(),
+        page_server: options.page_server,
+        ..common_flags(&options.both)
+    }
+}
+
+fn restore_flags(options: &cli::Restore) -> criu::Flags {
+    criu::Flags {
+        tcp_close: options.tcp_close,
+        lsm_profile: options.lsm_profile.clone(),
+        lsm_mount_context: options.lsm_mount_context.clone(),
+        ..common_flags(&options.both)
+    }
+}
+
+fn common_flags(both: &cli::Both) -> criu::Flags {
+    criu::Flags {
+        image_path: both.image_path.clone(),
+        work_path: both.work_path.clone(),
+        tcp_established: both.tcp_established,
+        ext_unix_sk: both.ext_unix_sk,
+        shell_job: both.shell_job,
+        file_locks: both.file_locks,
+        auto_dedup: both.auto_dedup,
+        lazy_pages: both.lazy_pages,
+        manage_cgroups_mode: both.manage_cgroups_mode.clone(),
+        empty_ns: both.empty_ns.clone(),
+        network_lock: both.network_lock.clone(),
+        ..criu::Flags::default()
+    }
+}
+
+fn restore_request(options: cli::Restore, global: &Global) -> Result<Request> {
+    let container = NewContainer {
+        bundle: options.bundle,
+        pid_file: options.pid_file,
+        console_socket: options.console_socket,
+        pidfd_socket: None,
+        preserve_fds: 0,
+        no_pivot: options.no_pivot,
+        no_new_keyring: false,
+    };
+    let ends = if options.detach { Ends::Started } else { Ends::Waited };
+    // Sockets that were passed to the program are in the images, or are none.
+    Ok(Request { preserve_fds: 0, listen_fds: 0, ..request(container, options.id, ends, global)? })
 }
 
 /// Made absolute now: the working directory changes on the way.

@@ -17,20 +17,24 @@ use crate::logging::Log;
 use crate::notify::Notify;
 use crate::plan;
 use crate::state::Root;
-use crate::sync::Message;
+use crate::sync::{Message, ParentEnd};
 use crate::sys;
 
 /// `run ID`. Returns the status of the container's program, or 128 and the signal that ended it; 0 with `--detach`.
 pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, log: &Log) -> Result<u8> {
     if request.ends == Ends::Waited && subreaper {
-        // Processes that the container leaves to us, when it has no pid namespace of its own, are reaped here.
-        rustix::process::set_child_subreaper(Pid::from_raw(1))
-            .map_err(|errno| Error::new("prctl(PR_SET_CHILD_SUBREAPER)").errno(errno))?;
+        become_subreaper()?;
     }
-    let mut created = make(root, request, log)?;
+    let (created, sync) = make(root, request, log)?;
+    let started = start(&created, &sync, log);
+    attend(created, started, request.ends == Ends::Started, keep, log)
+}
+
+/// What comes after the program was started, or was not: its end, and that of the container.
+pub(crate) fn attend(mut created: Created, started: Result<()>, detach: bool, keep: bool, log: &Log) -> Result<u8> {
     let notify = created.notify.take();
-    let outcome = start(&created, log).and_then(|()| {
-        if request.ends == Ends::Started {
+    let outcome = started.and_then(|()| {
+        if detach {
             notify.map_or(Ok(()), |notify| notify.wait(created.pid, &created.pidfd)).map(|()| None)
         } else {
             wait(created.pid, &created.pidfd, created.terminal.take(), notify).map(Some)
@@ -58,10 +62,16 @@ pub(crate) fn run(root: &Root, request: &Request, keep: bool, subreaper: bool, l
     }
 }
 
+/// Processes that the container leaves to us, when it has no pid namespace of its own, are reaped here.
+pub(crate) fn become_subreaper() -> Result<()> {
+    rustix::process::set_child_subreaper(Pid::from_raw(1))
+        .map_err(|errno| Error::new("prctl(PR_SET_CHILD_SUBREAPER)").errno(errno))
+}
+
 /// The child goes on by itself; its end of the socket is closed by exec. Then poststart hooks.
-fn start(created: &Created, log: &Log) -> Result<()> {
+fn start(created: &Created, sync: &ParentEnd, log: &Log) -> Result<()> {
     loop {
-        match created.sync.receive() {
+        match sync.receive() {
             Ok(Message::End) => break,
             Ok(Message::Fault(fault)) => return Err(plan::explain(&created.plan, &fault)),
             Ok(Message::Warning(fault)) => child::warn(&created.plan, &fault, log),

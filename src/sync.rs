@@ -13,6 +13,7 @@
 //!    Terminal + fd   ──────────────────▶   (with a terminal only) the pty's master
 //!    Listener        ──────────────────▶   (with SCMP_ACT_NOTIFY only) hands the filter's listener to the seccomp agent
 //!                    ◀──────────────────   Continue
+//!    Socket + fd     ──────────────────▶   (criu only) on which it is talked to; exec is the next that is heard
 //!    Ready           ──────────────────▶   writes state.json and the pid file
 //!                    ◀──────────────────   Continue
 //!    ... waits at exec.fifo (create), or goes on (run), until exec closes the socket
@@ -46,6 +47,7 @@ const WARNING: u8 = 6;
 pub(crate) const FAULT: u8 = 7;
 const NEED_DEVICES: u8 = 8;
 const LISTENER: u8 = 9;
+const SOCKET: u8 = 10;
 
 /// What the child says.
 #[derive(Debug)]
@@ -57,6 +59,7 @@ pub(crate) enum Message {
     NeedHooks,
     Terminal(OwnedFd),
     Listener(Listener),
+    Socket(OwnedFd),
     Ready,
     Warning(Fault),
     Fault(Fault),
@@ -105,6 +108,12 @@ impl ChildEnd<'_> {
     pub(crate) fn terminal(&self, master: BorrowedFd<'_>) -> Result<(), Fault> {
         let message = Fault::with_number(Step::Console, 0).encode(TERMINAL);
         sys::sendmsg_fd(self.0, &message, master).map(drop).map_err(|errno| Fault::new(Step::Console, errno))
+    }
+
+    /// The parent's end of criu's socket.
+    pub(crate) fn socket(&self, socket: BorrowedFd<'_>) -> Result<(), Fault> {
+        let message = Fault::with_number(Step::Protocol, 0).encode(SOCKET);
+        sys::sendmsg_fd(self.0, &message, socket).map(drop).map_err(|errno| Fault::new(Step::Protocol, errno))
     }
 
     /// The listener of the filter that was just loaded, and waits until the agent has it, which from then on may have to
@@ -207,6 +216,7 @@ impl ParentEnd {
             READY => Ok(Message::Ready),
             WARNING => Ok(Message::Warning(fault)),
             FAULT => Ok(Message::Fault(fault)),
+            SOCKET => descriptor.map(Message::Socket).ok_or(sys::Errno::PROTO),
             TERMINAL => descriptor.map(Message::Terminal).ok_or(sys::Errno::PROTO),
             LISTENER => Ok(Message::Listener(descriptor.map_or(Listener::Number(fault.errno), Listener::Sent))),
             _ => Err(sys::Errno::PROTO),

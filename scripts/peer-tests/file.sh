@@ -102,7 +102,7 @@ if [ -n "$inside" ]; then
     mkdir /run/path
     printf '#!/bin/sh\necho amd64\n' > /run/path/go
     chmod +x /run/path/go
-    export PATH=/run/path:$PATH
+    export PATH=/run/path:/run/peer/criu/bin:$PATH
     cd /run/peer/src/tests/integration
     # A call, or a helper that waits for one, may take 55 s. The limit that bats has is a child of the test, so a test
     # that says `wait` would wait for it, too.

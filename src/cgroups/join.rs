@@ -23,6 +23,13 @@ pub(crate) struct Join {
     pub(crate) unit: Option<Unit>,
 }
 
+impl Join {
+    /// Nowhere: the child stays where its parent is.
+    pub(crate) fn none() -> Self {
+        Self { files: Vec::new(), into: None, procs: None, unit: None }
+    }
+}
+
 impl Cgroup {
     /// Whether the processes can only be in cgroups below: the "no internal processes" rule of cgroup v2.
     pub(crate) fn has_given_controllers(&self) -> bool {

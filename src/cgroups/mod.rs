@@ -33,7 +33,7 @@ pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::{MEMORY_LIMIT, OomWatch};
 use settings::Setting;
 pub(crate) use stats::Stats;
-pub(crate) use systemd::{Manager, Property, Unit};
+pub(crate) use systemd::{Holder, Manager, Property, Unit};
 
 /// Where hierarchies are mounted, by the convention that every distribution follows.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";

@@ -17,6 +17,7 @@
 //! /dev is opened: what is needed of the host was opened before (in a user namespace devices are bound from the host's /dev, and
 //! a /sys that the kernel does not grant anew). `integration/hostile/order.rs` holds the system calls to this.
 
+mod criu;
 mod diagnosis;
 mod exec;
 mod identity;
@@ -43,6 +44,7 @@ use crate::sys::{self, Errno};
 use crate::{host, rootfs};
 use program::Program;
 
+pub(crate) use criu::{Criu, Restore as CriuRestore, bring_loopback_up, set_attributes};
 pub(crate) use exec::Exec;
 
 /// What the child works with. All descriptors were opened by the parent before the clone.

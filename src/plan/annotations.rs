@@ -13,9 +13,12 @@ const KEEP_GROUPS: &str = "run.oci.keep_original_groups";
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SECCOMP_RECEIVER: &str = "run.oci.seccomp.receiver";
 
+/// The file in which criu finds further options.
+pub(crate) const CRIU_CONFIG: &str = "org.criu.config";
+
 /// The annotations that act; a prefix of such ends with a dot. They are crun's, and runc's.
 pub(crate) const ANNOTATIONS: &[&str] =
-    &[super::variant::PREFIX, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD_RECEIVER, SECCOMP_RECEIVER];
+    &[CRIU_CONFIG, super::variant::PREFIX, HOOKS_STDERR, HOOKS_STDOUT, KEEP_GROUPS, PIDFD_RECEIVER, SECCOMP_RECEIVER];
 
 /// Annotations of crun without which the container would be another one: refused.
 const REFUSED: &[&str] = &["run.oci.handler", "run.oci.seccomp_bpf_data"];

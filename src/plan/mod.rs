@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Mount, Process, Spec};
 
-pub(crate) use annotations::{ANNOTATIONS, HookOutput, acting};
+pub(crate) use annotations::{ANNOTATIONS, CRIU_CONFIG, HookOutput, acting};
 pub(crate) use describe::describe;
 pub(crate) use exec::{Changes, Wanted, exec_lsm, make_exec};
 pub(crate) use explain::{HookFailure, NO_MORE_PROCESSES, explain, explain_late, hook_failed};

@@ -25,7 +25,7 @@ pub(crate) use dev::bind_console;
 use mount::Late;
 pub(crate) use pivot::enter;
 use plan::{Enter, RootfsPlan};
-pub(crate) use resolve::{DEVPTS_SUPER_MAGIC, magic, open as open_in_root};
+pub(crate) use resolve::{DEVPTS_SUPER_MAGIC, Missing, magic, open as open_in_root, open_or_make};
 use source::Trees;
 
 /// Move a detached mount onto a descriptor.
@@ -68,6 +68,22 @@ pub(crate) fn attach(plan: &RootfsPlan, trees: &Trees) -> Result<(), Fault> {
     sys::mount_setattr(trees.root.as_fd(), c"", flags, &private)
         .map_err(|errno| Fault::new(Step::AttachRootfs, errno))?;
     move_mount(trees.root.as_fd(), here.as_fd()).map_err(|errno| Fault::new(Step::AttachRootfs, errno))
+}
+
+/// In a mount namespace for criu: what is mounted here stays here.
+pub(crate) fn keep_mounts_here() -> Result<(), Fault> {
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .map_err(|errno| Fault::new(Step::InheritedMounts, errno))
+}
+
+/// Mounts a copy of the root file system on the current directory: criu wants a mount point whose parent is not mounted
+/// over, so it cannot be the file system's own directory.
+pub(crate) fn attach_here(root: BorrowedFd<'_>) -> Result<(), Fault> {
+    let attached = || {
+        let here = rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        move_mount(root, here.as_fd())
+    };
+    attached().map_err(|errno| Fault::new(Step::AttachRootfs, errno))
 }
 
 /// Makes the mount that `directory` is on private.

@@ -78,6 +78,9 @@ pub(crate) fn open(plan: &RootfsPlan, cgroup: &CgroupMount<HostPath>) -> Result<
     Ok(Trees { root, sources, cgroup, null })
 }
 
+/// The attributes of a masked file's mount.
+pub(crate) const MASK: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+
 /// The host's null device, and nothing else: the container's could be anything (CVE-2025-31133). Read-only: its mode,
 /// owner and times are not the container's to change. A device can be written to on a read-only mount all the same.
 fn open_null() -> rustix::io::Result<OwnedFd> {
@@ -87,8 +90,7 @@ fn open_null() -> rustix::io::Result<OwnedFd> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::CharacterDevice || stat.st_rdev != makedev(1, 3) {
         return Err(Errno::NODEV);
     }
-    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    let attr = MountAttr { set, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+    let attr = MountAttr { set: MASK, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
     sys::mount_setattr(null.as_fd(), c"", libc::AT_EMPTY_PATH, &attr)?;
     Ok(null)
 }
@@ -113,7 +115,7 @@ fn open_source(source: &HostPath, recursive: bool, target: &[u8]) -> Result<Tree
 }
 
 /// open_tree(2) with `OPEN_TREE_CLONE`: a copy that is attached nowhere.
-pub(super) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn clone_tree(path: &Path, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;

@@ -26,6 +26,8 @@ pub(super) const STATE: &str = "state.json";
 const CONFIG: &str = "config.json";
 /// Device rules that have come after `create`.
 const DEVICES: &str = "devices.json";
+/// Where criu finds the root file system, in a mount namespace of its own.
+const CRIU_ROOT: &str = "criu-root";
 /// The gate between `create` and `start`.
 pub(crate) const FIFO: &str = "exec.fifo";
 
@@ -87,6 +89,9 @@ pub(crate) struct Init {
     pub(super) init_process_pid: i32,
     /// Field 22 of `/proc/<pid>/stat`, in clock ticks since boot: with the pid it names one process for ever.
     pub(super) init_process_start: u64,
+    /// What its standard streams were when it was new, as the links of `/proc/<pid>/fd` say, for `checkpoint`.
+    #[serde(default)]
+    pub(crate) external_descriptors: Vec<String>,
 }
 
 const OWN_ROOT: &str = "XDG_RUNTIME_DIR, or --root, must name a directory of this user's own";
@@ -288,9 +293,14 @@ impl Container {
     /// Writes the state: from here on the container is created.
     pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid) -> Result<()> {
         let pid_number = pid.as_raw_nonzero().get();
-        let stat = read_stat(proc, pid_number)
+        let stat = read_stat(&proc, pid_number)
             .ok_or_else(|| Error::new(format!("read /proc/{pid_number}/stat")).errno(Errno::SRCH))?;
-        let init = Init { id: self.id.clone(), init_process_pid: pid_number, init_process_start: stat.starttime };
+        // Closed, or a user's, who may not look: nothing that could be given to a restored one.
+        let stream = |fd| rustix::fs::readlinkat(&proc, format!("{pid_number}/fd/{fd}"), Vec::new());
+        let external_descriptors =
+            (0..3).map(|fd| stream(fd).map_or(String::new(), |link| link.to_string_lossy().into_owned())).collect();
+        let (id, init_process_start) = (self.id.clone(), stat.starttime);
+        let init = Init { id, init_process_pid: pid_number, init_process_start, external_descriptors };
         self.write(STATE, &init)
     }
 
@@ -389,6 +399,22 @@ impl Container {
             .map_err(|errno| Error::new(format!("open {}", self.path.join(name).display())).errno(errno))
     }
 
+    /// Makes the directory on which criu finds the root file system, and returns its path.
+    pub(crate) fn make_criu_root(&self) -> Result<PathBuf> {
+        let path = self.path.join(CRIU_ROOT);
+        let made = rustix::fs::mkdirat(&self.dir, CRIU_ROOT, Mode::RWXU);
+        made.map_err(|errno| Error::new(format!("create {}", path.display())).errno(errno))?;
+        std::fs::canonicalize(&path).map_err(|error| Error::new(format!("resolve {}", path.display())).errno(error))
+    }
+
+    /// Removes it, and with it what criu's mount namespace has there.
+    pub(crate) fn remove_criu_root(&self) -> Result<()> {
+        match rustix::fs::unlinkat(&self.dir, CRIU_ROOT, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(Error::new(format!("remove {}", self.path.join(CRIU_ROOT).display())).errno(errno)),
+        }
+    }
+
     /// Makes `exec.fifo` and opens it for init: for reading and writing, so that it never sees the end of file.
     pub(crate) fn make_gate(&self) -> Result<OwnedFd> {
         let failed = |errno: Errno| Error::new(format!("create {}", self.path.join(FIFO).display())).errno(errno);
@@ -402,6 +428,7 @@ impl Container {
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
         let temporary = [".config.json.tmp", ".state.json.tmp", ".record.json.tmp", ".devices.json.tmp"];
+        self.remove_criu_root()?;
         let names = [FIFO, CONFIG, DEVICES].into_iter().chain(temporary).chain([RECORD, STATE]);
         for name in names {
             match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {

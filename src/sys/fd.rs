@@ -37,6 +37,13 @@ pub(crate) fn keep_on_exec(fd: u32) -> Result<()> {
     check(libc::c_long::from(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })).map(drop)
 }
 
+/// dup2(2) onto a descriptor that somebody else owns: it refers to another file from then on, and is not closed by exec.
+pub(crate) fn dup2(from: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: both are open for as long as they are borrowed; the owner of `onto` has an open descriptor as before.
+    check(libc::c_long::from(unsafe { libc::dup2(from.as_raw_fd(), onto.as_raw_fd()) })).map(drop)
+}
+
 /// Whether a descriptor is open: EBADF if not.
 pub(crate) fn check_open(fd: u32) -> Result<()> {
     let fd = RawFd::try_from(fd).map_err(|_| super::Errno::BADF)?;
