@@ -136,9 +136,8 @@ pub(crate) fn bring_loopback_up(init: BorrowedFd<'_>) -> sys::Result<()> {
     sys::loopback_up()
 }
 
-/// Gives mounts in the mount namespace of `init` the attributes that they must have. criu forgets those of a mount of the
-/// host's that has the same as an earlier one of the same file system (4.2, do_bind_mount_v2): a volume that should be
-/// read-only could be written to. What is no mount in the images is none here, and has none (EINVAL).
+/// Gives mounts in the mount namespace of `init` the attributes that they must have: criu may restore a read-only one
+/// writable (its issue 2632). What is no mount in the images is none here, and has none (EINVAL).
 pub(crate) fn set_attributes(init: BorrowedFd<'_>, mounts: &[(RootPath, u64)]) -> sys::Result<()> {
     sys::setns(init, libc::CLONE_NEWNS)?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
