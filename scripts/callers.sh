@@ -73,6 +73,8 @@ in_guest() {
 }
 
 mkdir -p "$cache/results"
+# The guest's kernel lacks what criu needs.
+[ -n "$guest" ] || "$here/criu.sh"
 trap 'kill $! 2>/dev/null; wait; exit 130' INT TERM HUP
 for suite in "${suites[@]}"; do
     if [ ! -e "$cache/$suite" ]; then make_root "$suite"; fi

@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$1 runtime=$2 results=$3 script=$4
 shift 4
 group=callers.$$
+criu=$here/../../.cache/criu
 
 # Bind mounts take the place of each hierarchy's root: an engine sees its own cgroups only. With systemd they are its own.
 cgroups() {
@@ -63,6 +64,10 @@ if [ -n "${CALLERS_BOX:-}" ]; then
     cp "$here"/*.{sh,py} callers
     mount --bind "$results" results
     install -m 755 "$runtime" usr/local/bin/runtime
+    if [ -d "$criu" ]; then
+        cp -r "$criu" usr/local/criu
+        ln -sf ../criu/bin/criu usr/local/sbin/criu
+    fi
     rm -f etc/resolv.conf
     echo 'nameserver 127.0.0.1' > etc/resolv.conf
     echo '127.0.0.1 localhost callers' > etc/hosts

@@ -77,9 +77,18 @@ limits() {
 }
 # What is in the file for so many shares.
 shares() { [ -e /sys/fs/cgroup/cgroup.controllers ] || echo "$1"; }
+# A program that counts, and says so.
+export COUNTER='i=0; while :; do i=$((i + 1)); echo $i; echo $i > /count; sleep 0.1; done'
+# more COMMAND...: waits until a number that it prints grows.
+more() {
+    local first
+    first=$("$@")
+    await bash -c '[ "$("$@")" -gt "$0" ]' "$first" "$@"
+}
+needs_criu() { command -v criu || exit 77; }
 # Runs a command line on a terminal.
 terminal() { script -qec "$1" /dev/null </dev/null | tr -d '\r'; }
-export -f await same has code limits shares terminal
+export -f await same has code limits shares more needs_criu terminal
 
 # check NAME < SCRIPT: runs a script (bash -e) with each runtime. RT is its name for the engine, C a name for a container.
 # Engines have races of their own: what fails is tried once more, and says so.

@@ -201,6 +201,20 @@ check 'pid file' <<'END'
 run -d --pid-file /tmp/pid-$C -- $C sleep 1000
 same "$(cat /tmp/pid-$C)" "$(pid)"
 END
+check 'checkpoint: the task goes on in another container' <<'END'
+needs_criu
+run -d -- $C sh -c "$COUNTER"
+await texec $C grep .. /count
+ctr containers checkpoint --task --rw --image $C localhost/saved:$C
+before=$(texec $C cat /count)
+ctr tasks delete -f $C; ctr containers rm $C
+ctr containers restore --live $C-2 localhost/saved:$C &
+await texec $C-2 cat /count
+[ "$(texec $C-2 cat /count)" -ge 10 ]
+more texec $C-2 cat /count
+ctr tasks kill -s KILL $C-2
+wait
+END
 check '20 in parallel' <<'END'
 job() { same "$(run --rm -- $C-$1 echo x$1)" x$1; }
 export -f job

@@ -26,7 +26,7 @@ is() { [ "$(field "$1")" = "$2" ]; }
 export -f run box field is
 
 mkdir -p /etc/docker
-echo '{"runtimes": {"ours": {"path": "/usr/local/bin/runtime"},
+echo '{"experimental": true, "runtimes": {"ours": {"path": "/usr/local/bin/runtime"},
     "ours-args": {"path": "/usr/local/bin/runtime", "runtimeArgs": ["--debug"]},
     "runc-args": {"path": "runc", "runtimeArgs": ["--debug"]}}}' > /etc/docker/daemon.json
 daemon
@@ -297,6 +297,33 @@ docker commit $C box:$C >/dev/null
 same "$(run --rm box:$C cat /file)" new
 docker export $C | tar -t | grep -x file
 docker rm -f $C >/dev/null; docker rmi box:$C >/dev/null
+END
+check 'checkpoint, start --checkpoint' <<'END'
+needs_criu
+box --network host $IMAGE sh -c "$COUNTER"
+await sh -c "docker logs $C | grep .."
+docker checkpoint create --leave-running $C one
+is '{{.State.Status}}' running
+docker checkpoint create $C two
+await is '{{.State.Status}}' exited
+same "$(docker checkpoint ls $C | tail -n +2 | sort)" "$(printf 'one\ntwo')"
+# It may find its own upload there already (moby issue 42900).
+await docker start --checkpoint two $C
+more sh -c "docker logs $C | tail -n 1"
+same "$(docker logs $C | sort -n | uniq -d)" ''
+docker rm -f $C
+END
+check 'checkpoint: a volume, a read-only root' <<'END'
+needs_criu
+box --network host -v $C:/mnt --read-only --tmpfs /run $IMAGE sh -c "$(sed 's,/count,/mnt/count,' <<< "$COUNTER")"
+await docker exec $C grep .. /mnt/count
+docker checkpoint create $C one
+await is '{{.State.Status}}' exited
+await docker start --checkpoint one $C
+[ "$(docker exec $C cat /mnt/count)" -ge 10 ]
+more docker exec $C cat /mnt/count
+has "$(docker exec $C touch /file 2>&1)" 'Read-only'
+docker rm -f $C; docker volume rm $C
 END
 check 'events' <<'END'
 since=$(date +%s)

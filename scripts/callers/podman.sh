@@ -311,6 +311,38 @@ code 5 buildah run --isolation oci --runtime $binary $name sh -c 'exit 5'
 has "$(terminal "buildah run --isolation oci --runtime $binary -t $name tty")" /dev/pts/
 buildah rm $name >/dev/null
 END
+check 'checkpoint, restore' <<'END'
+needs_criu
+box --network none $IMAGE sh -c "$COUNTER"
+await sh -c "podman logs $C | grep .."
+podman container checkpoint $C
+is '{{.State.Status}}' exited
+podman container restore $C
+is '{{.State.Status}}' running
+more sh -c "podman logs $C | tail -n 1"
+same "$(podman logs $C | sort -n | uniq -d)" ''
+END
+check 'checkpoint: --leave-running, --export, restore --import' <<'END'
+needs_criu
+box --network none --mount type=tmpfs,dst=/mnt $IMAGE sh -c "$COUNTER"
+await podman exec $C grep .. /count
+podman container checkpoint --leave-running --export /tmp/$C.tar $C
+is '{{.State.Status}}' running
+podman rm -f -t 0 $C
+podman container restore --import /tmp/$C.tar
+[ "$(podman exec $C cat /count)" -ge 10 ]
+more podman exec $C cat /count
+END
+check 'checkpoint: --pre-checkpoint, --with-previous' <<'END'
+needs_criu
+criu check --feature mem_dirty_track || exit 77
+box --network none $IMAGE sh -c "$COUNTER"
+podman container checkpoint --pre-checkpoint --export /tmp/pre-$C.tar $C
+podman container checkpoint --with-previous --export /tmp/$C.tar $C
+podman rm -f -t 0 $C
+podman container restore --import-previous /tmp/pre-$C.tar --import /tmp/$C.tar
+more podman exec $C cat /count
+END
 check '20 runs in parallel' <<'END'
 same "$(seq 1 20 | xargs -P 10 -I% bash -c 'run --rm --network none $IMAGE echo x%' | sort -u | wc -l)" 20
 END

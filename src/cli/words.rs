@@ -12,9 +12,10 @@ pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result
     let help = |name: &str| format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}");
     let subcommand = |command: clap::Command| {
         let name = format!("{name} {}", command.get_name());
-        command.help_template(help(&name))
+        command.help_template(help(&name)).args_override_self(true)
     };
-    let mut command = Cli::command().help_template(help(name)).mut_subcommands(subcommand);
+    // An option may come again, as Podman's --leave-running does: its last value counts.
+    let mut command = Cli::command().help_template(help(name)).args_override_self(true).mut_subcommands(subcommand);
     let words = normalize(&command, words);
     let parsed = command
         .try_get_matches_from_mut(&words)
@@ -123,6 +124,16 @@ mod tests {
             );
         }
         assert!(parse(&["runtime", "exec", "--tty=yes", "c"]).is_err());
+    }
+
+    #[test]
+    fn the_last_of_an_option_counts() {
+        let words =
+            ["--debug", "--debug", "exec", "--tty", "--tty", "--cwd=/a", "-e", "A=1", "--cwd=/b", "-e", "B=2", "c"];
+        let parsed = parse(&[&["runtime"], &words[..]].concat());
+        let Ok(Cli { global, command: Some(Command::Exec(exec)), .. }) = parsed else { panic!("{parsed:?}") };
+        assert!(global.debug && exec.tty);
+        assert_eq!((exec.cwd, exec.env), (Some("/b".into()), vec!["A=1".to_owned(), "B=2".to_owned()]));
     }
 
     #[test]
