@@ -33,7 +33,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,7 +49,7 @@ check: ## formatting, lints, documentation, the forbidden arrows between rooms, 
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
 
-test: unit seccomp integration ## unit tests, seccomp and integration tests here, then in five guests: cgroup v2, SELinux, systemd with v2, with v1, and not as root (root)
+test: unit seccomp integration ## unit tests, seccomp and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=recurse guests
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
@@ -85,7 +85,7 @@ integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/run
 	  2>&1 | tee $(LOGS)/integration.log
 
 # The longest first. All of them run, whatever fails.
-guests: guest-systemd guest guest-legacy guest-rootless guest-selinux
+guests: guest-systemd guest guest-legacy guest-criu guest-rootless guest-selinux
 
 guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor (no KVM needed)
 	@scripts/setup.sh guest
@@ -118,6 +118,15 @@ guest-rootless: ## the tests user_session:: and rootless:: in such a guest, by a
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS="--systemd --user" GUEST_LOG=guest-rootless GUEST_ENV="TMPDIR=/var/tmp RUNTIME_TEST_DEADLINE=60 $(GUEST_ENV)" \
 	  TEST_ARGS="--include-ignored $(or $(TEST_ARGS),user_session:: rootless::)"
+
+# criu needs more of a kernel than the cloud kernel has. The files are looked for when scripts/criu.sh has made them.
+CRIU_FILES = $(foreach file,$(shell cd $(CRIU)/.. && find bin lib -type f),--file $(dir $(CRIU))$(file):/criu/$(file))
+
+guest-criu: ## the tests checkpoint:: in a guest with pure cgroup v2 whose kernel can track memory and send it later
+	@scripts/setup.sh criu
+	@scripts/criu.sh
+	@$(MAKE) --no-print-directory guest GUEST_FLAGS='--kernel amd64 --memory 2000 $(CRIU_FILES)' GUEST_LOG=guest-criu \
+	  GUEST_ENV="PATH=/criu/bin:/bin:/sbin:/usr/bin:/usr/sbin RUNTIME_TEST_DEADLINE=60 RUNTIME_TEST_SCALE=20 $(GUEST_ENV)" TEST_ARGS="$(or $(TEST_ARGS),checkpoint::)"
 
 hostile: ## the races with a hostile container, of the integration tests, with 1,000 containers each (root)
 	@RUNTIME_TEST_SCALE=5000 $(MAKE) --no-print-directory integration LOGS=$(LOGS)/hostile TEST_ARGS="race --test-threads=1"

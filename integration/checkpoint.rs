@@ -1,7 +1,7 @@
 //! `checkpoint` and `restore`, by criu.
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Bundle, Call, Container, Io, Lines, case, eventually, link, scale, skip, text, wait_for_end, with_io,
+    Bundle, Call, Container, Io, Lines, Running, case, deadline, eventually, link, may_raise_limits, pipe, readable,
+    scale, skip, text, wait_for_end, with_io,
 };
 use crate::tty::{Terminal, sent_to_socket};
 
@@ -204,6 +205,69 @@ fn a_chain_of_pre_dumps() {
         assert_eq!(link(container.bundle.directory.join("images/parent")), "../second");
         let mut io = restored(&container, &[]);
         count(&mut io, "d", 4);
+        end(&container, io);
+    });
+}
+
+const GREAT: &str =
+    "echo ready; n=0; data=$(seq 1 50000); while read line; do n=$((n + 1)); echo $n $line ${#data}; done";
+
+/// A checkpoint that can be asked for pages, at this port.
+#[track_caller]
+fn lazy(container: &Container) -> (Running, String) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let (ready, status) = pipe();
+    let server = format!("127.0.0.1:{port}");
+    let call = checkpoint(container, &["--lazy-pages", "--page-server", &server, "--status-fd", "9"]);
+    let running = call.wrapped(["sh", "-c", "exec \"$@\" 9>&1 >/dev/null", "sh"]).stdout(status).spawn();
+    let mut byte = [1];
+    let there = readable(ready.fd(), deadline()) && ready.fd().read(&mut byte).is_ok();
+    assert!(there && byte == [0], "{byte:?}");
+    (running, port)
+}
+
+/// One container is asked for its memory while the other runs already.
+#[test]
+fn lazy_pages() {
+    case(|| {
+        needs_criu!();
+        if !may_raise_limits() {
+            skip!("no CAP_SYS_RESOURCE, without which criu has no pipe that is great enough");
+        }
+        let (container, mut io) = counting(Bundle::sh(GREAT));
+        io.write("a\n");
+        assert_eq!(io.stdout.next(), "1 a 288893");
+        let (dump, port) = lazy(&container);
+        let images = container.bundle.directory.join("images");
+        let pages =
+            Call::new(criu().unwrap()).args(["lazy-pages", "--page-server", "--address", "127.0.0.1", "--port"]);
+        let pages = pages.args([&port]).args(["-D"]).args([&images]).spawn();
+        eventually("criu waits for those who want pages", || images.join("lazy-pages.socket").exists());
+        let other = Bundle::sh(GREAT).container();
+        let flags = ["--image-path", images.to_str().unwrap(), "--detach", "--lazy-pages"];
+        let (call, mut io) = with_io(other.call_bundle("restore", &flags));
+        call.run().ok();
+        io.write("b\n");
+        assert_eq!(io.stdout.next(), "2 b 288893");
+        pages.wait().ok();
+        dump.wait().ok();
+        container.nothing_left();
+        end(&other, io);
+    });
+}
+
+#[test]
+fn a_checkpoint_that_ends_while_it_is_asked_for_pages() {
+    case(|| {
+        needs_criu!();
+        let (container, mut io) = counting(Bundle::sh(GREAT));
+        for (signal, expected) in [(Signal::TERM, "1 a 288893"), (Signal::KILL, "2 a 288893")] {
+            let (dump, _) = lazy(&container);
+            dump.signal(signal);
+            assert_eq!(dump.wait().status.signal(), Some(signal.as_raw()));
+            io.write("a\n");
+            assert_eq!(io.stdout.next(), expected);
+        }
         end(&container, io);
     });
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Bundle, Container, WAITING, case, inside, link, ours, peer, skip, text, with_io};
+use crate::support::{
+    Bundle, Container, WAITING, case, inside, link, may_raise_limits, ours, peer, skip, text, with_io,
+};
 
 /// The type in config.json and the name in /proc.
 const KINDS: [(&str, &str); 8] = [
@@ -302,11 +304,7 @@ fn user_namespace_with_limits_that_only_the_outside_may_set() {
         }
         let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
         let own_score: i32 = text("/proc/self/oom_score_adj").trim().parse().unwrap();
-        // Bit 24: CAP_SYS_RESOURCE, which root of this machine may lack.
-        let status = text("/proc/self/status");
-        let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
-        let may = u64::from_str_radix(effective, 16).unwrap() & 1 << 24 != 0;
-        let (limit, score) = if may { (own + 1, own_score - 100) } else { (own, own_score) };
+        let (limit, score) = if may_raise_limits() { (own + 1, own_score - 100) } else { (own, own_score) };
         let script = "ulimit -Hn; cat /proc/self/oom_score_adj";
         let mut bundle = Bundle::sh(&format!("{script}; echo ready; read line"));
         mappings(bundle.namespace("user", None));

@@ -120,6 +120,13 @@ pub(crate) fn deadline() -> Duration {
     Duration::from_secs(number("RUNTIME_TEST_DEADLINE", 10) as u64)
 }
 
+/// CAP_SYS_RESOURCE, which root of this machine may lack.
+pub(crate) fn may_raise_limits() -> bool {
+    let status = text("/proc/self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap();
+    u64::from_str_radix(effective, 16).unwrap() & 1 << 24 != 0
+}
+
 pub(crate) fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

@@ -1,31 +1,37 @@
 #!/bin/bash
-# Puts criu of Debian sid, with its libraries, into .cache/criu, whose bin is for PATH: that of Debian 12 is too old for the
+# Puts criu of Debian sid, with its libraries and tar, into .cache/criu, whose bin is for PATH: that of Debian 12 is too old for the
 # kernels of today. Nothing of the system is touched.
 # usage: scripts/criu.sh      (root; needs mmdebstrap and debian-archive-keyring)
 set -euo pipefail
 top=$(cd "$(dirname "$0")/.." && pwd)
 criu=$top/.cache/criu
-[ ! -x "$criu/bin/criu" ] || exit 0
+# Made by another version of this script, it may lack something.
+! [ "$criu/bin/criu" -nt "${BASH_SOURCE[0]}" ] || exit 0
 
 mkdir -p "$criu"
 work=$(mktemp -d "$criu/new.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 echo "criu: downloading it from Debian sid"
-mmdebstrap --quiet --mode=root --variant=extract --include=criu --aptopt='Acquire::Check-Valid-Until "false"' sid "$work/root.tar" \
+mmdebstrap --quiet --mode=root --variant=extract --include=criu,tar --aptopt='Acquire::Check-Valid-Until "false"' sid "$work/root.tar" \
     "${GUEST_MIRROR:-http://deb.debian.org/debian}" 2> "$work/log" || { tail -n 3 "$work/log" >&2; exit 1; }
 mkdir "$work"/{root,bin,lib}
 tar -xf "$work/root.tar" -C "$work/root"
 libraries=$work/root/usr/lib/x86_64-linux-gnu
 loader=ld-linux-x86-64.so.2
-"$libraries/$loader" --library-path "$libraries" --list "$work/root/usr/sbin/criu" |
-    awk '$3 ~ /^\// { print $3 }' | xargs cp -Lt "$work/lib"
-cp -L "$libraries/$loader" "$work/root/usr/sbin/criu" "$work/lib"
-cat > "$work/bin/criu" <<'END'
+cp -L "$libraries/$loader" "$work/lib"
+# tar is what criu packs the files of a tmpfs with; busybox' does not know its options.
+for program in sbin/criu bin/tar; do
+    "$libraries/$loader" --library-path "$libraries" --list "$work/root/usr/$program" |
+        awk '$3 ~ /^\// { print $3 }' | xargs cp -Lt "$work/lib"
+    cp -L "$work/root/usr/$program" "$work/lib"
+    cat > "$work/bin/${program#*/}" <<'END'
 #!/bin/sh
 lib=$(dirname "$(dirname "$(readlink -f "$0")")")/lib
-exec "$lib/ld-linux-x86-64.so.2" --argv0 criu --library-path "$lib" "$lib/criu" "$@"
+name=$(basename "$0")
+exec "$lib/ld-linux-x86-64.so.2" --argv0 "$name" --library-path "$lib" "$lib/$name" "$@"
 END
-chmod 755 "$work/bin/criu"
+    chmod 755 "$work/bin/${program#*/}"
+done
 "$work/bin/criu" --version >/dev/null
 rm -rf "$criu/lib" "$criu/bin"
 mv "$work/lib" "$criu/lib"

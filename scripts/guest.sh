@@ -1,9 +1,10 @@
 #!/bin/bash
 # Boots a throw-away guest with pure cgroup v2, runs COMMAND in it, prints its output as it comes, exits with its status.
-# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--warp] [--systemd [--user] [--legacy]] [--disk IMAGE] [--file SOURCE:DESTINATION]... -- COMMAND...
+# usage: scripts/guest.sh [--timeout SECONDS] [--memory MIB] [--processors N] [--lsm apparmor|selinux] [--kernel cloud|amd64] [--warp] [--systemd [--user] [--legacy]] [--disk IMAGE] [--file SOURCE:DESTINATION]... -- COMMAND...
 #
 # QEMU without KVM, Debian's cloud kernel, and an initramfs with busybox and the files given: nothing of this machine is
 # shared with the guest, and nothing is left behind but the kernel and two security policies under .cache/.
+# --kernel amd64: Debian's kernel for all machines, with what criu needs.
 # --warp: a second of the guest is a billion instructions, and what it sleeps costs no time here. For programs that sleep
 # much and give others few seconds.
 # --systemd: Debian with systemd as process 1 in place of busybox: an image that is made once (guest/image.sh, root), of
@@ -15,13 +16,14 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 cache=$here/../.cache/guest
-limit=300 memory=1024 processors=1 lsm=apparmor files=() clock=() systemd= user= legacy= disks=()
+limit=300 memory=1024 processors=1 lsm=apparmor kernel=cloud files=() clock=() systemd= user= legacy= disks=()
 while [ $# -gt 0 ]; do
     case $1 in
         --timeout) limit=$2; shift 2 ;;
         --memory)  memory=$2; shift 2 ;;
         --processors) processors=$2; shift 2 ;;
         --lsm)     lsm=$2; shift 2 ;;
+        --kernel)  kernel=$2; shift 2 ;;
         --warp)    clock=(-icount shift=0,sleep=off); shift ;;
         --systemd) systemd=1; shift ;;
         --user)    user=guest.user; shift ;;
@@ -46,41 +48,49 @@ update_lists() { { [ "$(id -u)" = 0 ] && apt-get -qq update; } || { [ "$(id -u)"
 # download DIRECTORY PACKAGE...
 download() { (cd "$1" && shift && apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null); }
 
+case $kernel in
+    cloud) package=linux-image-cloud-amd64 more=() ;;
+    amd64) package=linux-image-amd64 more=(unix_diag inet_diag tcp_diag udp_diag netlink_diag af_packet_diag nf_tables nf_conntrack_netlink) ;;
+    *)     echo "guest: unknown kernel $kernel" >&2; exit 2 ;;
+esac
+kernel=$cache/$kernel
+
 # The kernel of the machine's own apt sources, unpacked under .cache/guest/: vmlinuz and the modules in the order to load them.
 fetch_kernel() {
-    local package version module path
-    echo "guest: downloading Debian's cloud kernel" >&2
-    find_package() { apt-cache depends linux-image-cloud-amd64 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1; }
+    local image version module path
+    echo "guest: downloading Debian's $package" >&2
+    find_image() { apt-cache depends "$package" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1; }
     mkdir "$work/kernel" "$work/modules"
-    package=$(find_package)
+    image=$(find_image)
     # The lists of packages may be missing, or older than what the archive still has.
-    if [ -z "$package" ] || ! download "$work/kernel" "$package" 2>/dev/null; then
+    if [ -z "$image" ] || ! download "$work/kernel" "$image" 2>/dev/null; then
         update_lists
-        package=$(find_package)
-        [ -n "$package" ] || { echo "guest: the apt sources have no linux-image-cloud-amd64" >&2; exit 125; }
-        download "$work/kernel" "$package"
+        image=$(find_image)
+        [ -n "$image" ] || { echo "guest: the apt sources have no $package" >&2; exit 125; }
+        download "$work/kernel" "$image"
     fi
     dpkg-deb -x "$work"/kernel/*.deb "$work/kernel"
     version=$(basename "$work"/kernel/boot/vmlinuz-* | sed 's/^vmlinuz-//')
     depmod -b "$work/kernel" "$version"
-    for module in overlay veth loop virtio_pci virtio_blk ext4; do
+    for module in overlay veth loop virtio_pci virtio_blk ext4 "${more[@]}"; do
         modprobe -d "$work/kernel" -S "$version" --show-depends "$module" | sed -n 's/^insmod \([^ ]*\).*/\1/p'
     done | awk '!seen[$0]++' | while read -r path; do
         cp "$path" "$work/modules/"
         unxz -q "$work/modules/$(basename "$path")" 2>/dev/null || true
         basename "$path" .xz >> "$work/modules/order"
     done
-    rm -rf "$cache/modules"
-    cp -r "$work/modules" "$cache/modules"
-    cp "$work/kernel/boot/vmlinuz-$version" "$cache/vmlinuz.new"
-    mv "$cache/vmlinuz.new" "$cache/vmlinuz"    # last: it stands for all of it
+    rm -rf "$kernel"
+    mkdir "$kernel"
+    cp -r "$work/modules" "$kernel/modules"
+    cp "$work/kernel/boot/vmlinuz-$version" "$kernel/vmlinuz.new"
+    mv "$kernel/vmlinuz.new" "$kernel/vmlinuz"    # last: it stands for all of it
 }
 # Guests may start side by side: the first one makes what all of them need.
 mkdir -p "$cache"
 exec {lock}> "$cache/lock"
 flock "$lock"
 # Made by another version of this script, it may lack a module.
-[ "$cache/vmlinuz" -nt "${BASH_SOURCE[0]}" ] || fetch_kernel
+[ "$kernel/vmlinuz" -nt "${BASH_SOURCE[0]}" ] || fetch_kernel
 
 # The policies of guest/, compiled by the tools of the same apt sources, which are unpacked and not installed: .cache/guest/lsm/.
 compile_policies() {
@@ -124,7 +134,7 @@ root=$work/root
 mkdir -p "$root"/{bin,files}
 cp /bin/busybox "$root/bin/busybox"
 ln -s busybox "$root/bin/sh"
-cp -r "$cache/modules" "$cache/lsm" "$root/"
+cp -r "$kernel/modules" "$cache/lsm" "$root/"
 install -m 755 "$here/guest/$init" "$root/init"
 install -m 755 "$here/guest/run" "$root/guest-run"
 for file in "${files[@]}"; do
@@ -142,7 +152,7 @@ cat=$!
 timeout -k 5 "$limit" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
     -accel tcg,thread=single -cpu max,-cx16 -m "$memory" -smp "$processors" "${clock[@]}" "${devices[@]}" \
     -serial "file:$work/console" -serial "file:$work/output" -serial "file:$work/status" \
-    -kernel "$cache/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user $legacy" </dev/null >&2 &
+    -kernel "$kernel/vmlinuz" -initrd "$work/initramfs" -append "console=ttyS0 quiet panic=-1 security=$lsm systemd.unit=guest.service $user $legacy" </dev/null >&2 &
 qemu=$!
 code=0
 wait "$qemu" || code=$?

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Holds docs/spec.md and SECURITY.md against the tests. First it proves on made-up files that it can fail.
 # usage: scripts/spec-musts.sh exist        every requirement has a row, and every test named there is in the sources
-#        scripts/spec-musts.sh ran LOGS     each of them passed in LOGS/{unit,integration,guest,guest-selinux,guest-systemd,guest-legacy,guest-rootless}.log
+#        scripts/spec-musts.sh ran LOGS     each of them passed in LOGS/{unit,integration,guest,guest-selinux,guest-systemd,guest-legacy,guest-criu,guest-rootless}.log
 #                                           and was not skipped in all of these; and what was skipped is what integration/skips.txt lists
 set -euo pipefail
 
@@ -45,7 +45,7 @@ results() {
 ran() {
     local log kind passed skipped listed name
     local -A shown=()
-    for log in unit integration guest guest-selinux guest-systemd guest-legacy guest-rootless; do
+    for log in unit integration guest guest-selinux guest-systemd guest-legacy guest-criu guest-rootless; do
         [ -e "$2/$log.log" ] || { complain "$2/$log.log: no such file"; continue; }
         passed=$(results "$2/$log.log" | sed -n 's/^ok //p')
         skipped=$(results "$2/$log.log" | sed -n 's/^SKIPPED //p' | sort)
@@ -93,7 +93,7 @@ self_check() {
         printf 'running\ntest a::tests::two ... ok\n' > "$dir/logs/unit.log"
         printf 'SKIPPED area::one: because\ntest area::one ... ok\ntest area::row ... ok\n' > "$dir/logs/integration.log"
         printf 'test area::row ... SKIPPED area::row: because\nok\ntest area::one ... DIFFERS x\nok\n' > "$dir/logs/guest.log"
-        printf 'test area::one ... ok\n' | tee "$dir"/logs/guest-{selinux,systemd,legacy,rootless}.log >/dev/null
+        printf 'test area::one ... ok\n' | tee "$dir"/logs/guest-{selinux,systemd,legacy,criu,rootless}.log >/dev/null
     }
     good; expect 0 "all is well"
     good; sed -i 's/one`/three`/' "$dir/docs/spec.md"; expect 1 "a test that does not exist"

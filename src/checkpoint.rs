@@ -33,7 +33,9 @@ pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Result<()> {
     let container = root.find(id)?;
     let mut options = flags.options()?;
-    let criu = Criu::find("checkpoint")?;
+    let mut criu = Criu::find("checkpoint")?;
+    // Killed while it is asked for pages, it lets the container go on.
+    criu.ends_with_us = flags.lazy_pages;
     let host = host::look()?;
     container.lock()?;
     let (status, init) = container.status(&host.proc)?;
@@ -181,7 +183,9 @@ fn dump(
     session.send(&message::request(kind, Some(options)))?;
     let mut status_fd = status_fd;
     session.work(None, |notification, _| {
-        if let ("status-ready", Some(mut file)) = (notification.notify.as_str(), status_fd.take()) {
+        if notification.notify == "status-ready"
+            && let Some(mut file) = status_fd.take()
+        {
             // Whoever waits for pages may have gone; then nobody asks for any.
             let _ = file.write_all(&[0]);
         }

@@ -44,6 +44,8 @@ const HINT: &str = "install criu 3.16 or newer (package criu of most distributio
 pub(crate) struct Criu {
     program: CString,
     environment: Vec<CString>,
+    /// Whether it ends when we do.
+    pub(crate) ends_with_us: bool,
 }
 
 /// What it can do on this kernel.
@@ -63,7 +65,7 @@ impl Criu {
             path.ok_or_else(|| Error::new(format!("{what} needs criu, which is not found in PATH")).hint(HINT))?;
         let program = CString::new(path.as_os_str().as_bytes())
             .map_err(|_| Error::new(format!("{} has a NUL byte", path.display())))?;
-        let criu = Self { program, environment: own_environment() };
+        let criu = Self { program, environment: own_environment(), ends_with_us: false };
         let version = criu.ask(&message::request(kind::VERSION, None))?.version;
         let (major, minor, _) = version;
         if (major, minor) < (3, 16) {
@@ -96,7 +98,8 @@ impl Criu {
         let name = self.program.to_string_lossy().into_owned();
         let Spawned { pid, pidfd, sync } = child::clone_into(join, libc::CLONE_NEWNS, rollback, |sync, tasks| {
             let (program, environment) = (self.program.as_c_str(), self.environment.as_slice());
-            init::Criu { program, environment, directories, restore, tasks, sync }.run()
+            let ends_with_us = self.ends_with_us;
+            init::Criu { program, environment, directories, restore, ends_with_us, tasks, sync }.run()
         })?;
         let mut socket = None;
         loop {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::sys::signal::SigSet;
 use rustix::fs::{Mode, OFlags};
 
-use super::{join_cgroup, join_keyring};
+use super::{die_with_parent, join_cgroup, join_keyring};
 use crate::plan::ChildPlan;
 use crate::rootfs;
 use crate::rootfs::plan::RootPath;
@@ -25,6 +25,8 @@ pub(crate) struct Criu<'a> {
     pub(crate) directories: &'a [(CString, BorrowedFd<'a>)],
     /// What is restored; None: nothing is.
     pub(crate) restore: Option<Restore<'a>>,
+    /// Whether it ends with us: one that only waits for those who want pages, whose container goes on then.
+    pub(crate) ends_with_us: bool,
     /// Files of cgroups to join.
     pub(crate) tasks: &'a [OwnedFd],
     pub(crate) sync: BorrowedFd<'a>,
@@ -56,6 +58,7 @@ impl Criu<'_> {
         let sync = ChildEnd(self.sync);
         join_cgroup(self.tasks, None)?;
         rootfs::keep_mounts_here()?;
+        die_with_parent(self.ends_with_us)?;
         match &self.restore {
             Some(restore) => {
                 join_keyring(restore.plan, restore.proc, true, &sync)?;
