@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
@@ -123,6 +123,35 @@ fn again_and_again() {
             io = restored(&container, &[]);
         }
         count(&mut io, "x", rounds + 1);
+        end(&container, io);
+    });
+}
+
+/// The images are for root of the host alone; criu's processes read them when they are in the namespace.
+#[test]
+fn a_user_namespace() {
+    case(|| {
+        needs_criu!();
+        // Of a file of the host's root criu could not restore the owner.
+        let mut bundle = Bundle::sh(&format!("exec 2>/dev/null; {COUNTER}"));
+        let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", ids.clone()).set("/linux/gidMappings", ids);
+        chown(bundle.rootfs(), Some(100_000), Some(100_000)).unwrap();
+        let (container, mut io) = counting(bundle);
+        count(&mut io, "a", 1);
+        checkpoint(&container, &[]).run().ok();
+        let images = container.bundle.directory.join("images");
+        assert_eq!(fs::metadata(&images).unwrap().mode() & 0o077, 0);
+        let output = restore(&container, &["--detach"]).run().fails();
+        assert!(
+            output.stderr.contains("hint: root of the container's user namespace must be able to open"),
+            "{output:?}"
+        );
+        container.nothing_left();
+        fs::set_permissions(&images, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut io = restored(&container, &[]);
+        count(&mut io, "b", 2);
+        assert_eq!(text(format!("/proc/{}/uid_map", container.pid())).split_whitespace().nth(1), Some("100000"));
         end(&container, io);
     });
 }

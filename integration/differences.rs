@@ -95,6 +95,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "checkpoint::options_that_mean_nothing", "the error names the option and its values", "this project's errors (ARCHITECTURE.md)"),
     d("crun", "checkpoint::options_that_mean_nothing", "there are commands checkpoint and restore", "runc's command line; crun of Debian 12 is built without criu"),
     d("crun", "checkpoint::standard_streams_are_named_in_the_images", "there are commands checkpoint and restore", "runc's command line; crun of Debian 12 is built without criu"),
+    d("runc", "checkpoint::a_user_namespace", "the error names the cure", "this project's errors (ARCHITECTURE.md)"),
+    d("crun", "checkpoint::a_user_namespace", "there are commands checkpoint and restore", "runc's command line; crun of Debian 12 is built without criu"),
     d("runc", "checkpoint::command_lines_of_engines", "--manage-cgroups-mode ignore", "runc since 1.1.6"),
     d("runc", "checkpoint::the_cgroup_and_its_limits", "--manage-cgroups-mode ignore", "runc since 1.1.6"),
     d("crun", "checkpoint::the_cgroup_and_its_limits", "there are commands checkpoint and restore", "runc's command line; crun of Debian 12 is built without criu"),

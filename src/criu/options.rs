@@ -134,6 +134,10 @@ const CURES: &[(&str, &str)] = &[
         "an open file is not one of the container's: stdout and stderr should be pipes or /dev/null",
     ),
     (
+        ".img: Permission denied",
+        "root of the container's user namespace must be able to open the images: chmod a+rX the directory",
+    ),
+    (
         "No mapping for",
         "the image has a mount that config.json has not: restore with the configuration of the checkpoint",
     ),
