@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use crate::notify::message;
+use crate::seccomp_notify::answered;
 use crate::support::{
     Bundle, Call, Container, Io, Lines, Running, case, deadline, eventually, link, may_raise_limits, pipe, readable,
     scale, skip, text, wait_for_end, with_io,
@@ -148,7 +151,8 @@ fn a_user_namespace() {
             "{output:?}"
         );
         container.nothing_left();
-        fs::set_permissions(&images, fs::Permissions::from_mode(0o755)).unwrap();
+        chown(&images, None, Some(100_000)).unwrap();
+        fs::set_permissions(&images, fs::Permissions::from_mode(0o750)).unwrap();
         let mut io = restored(&container, &[]);
         count(&mut io, "b", 2);
         assert_eq!(text(format!("/proc/{}/uid_map", container.pid())).split_whitespace().nth(1), Some("100000"));
@@ -581,6 +585,106 @@ fn volumes_and_their_places() {
         let script = "cat /real/place/log /etc/file; touch /real/place/x || touch /etc/file || echo read-only";
         let seen = container.command(&["exec"], &["sh", "-c", script]).ok().stdout;
         assert_eq!(seen, "1 a\n2 b\nfile\nread-only\n");
+        end(&container, io);
+    });
+}
+
+/// criu forgets the attributes of the second of such mounts (its issue 2632).
+#[test]
+fn read_only_mounts_of_every_kind() {
+    case(|| {
+        needs_criu!();
+        let mut bundle = Bundle::sh(COUNTER);
+        let volume = bundle.directory.join("volume");
+        fs::create_dir(&volume).unwrap();
+        let source = volume.to_str().unwrap();
+        for (place, options) in
+            [("/v1", &["bind", "ro", "noatime"][..]), ("/v2", &["bind", "ro", "noatime"]), ("/v3", &["rbind", "rro"])]
+        {
+            bundle.mount(place, "bind", source, options);
+        }
+        bundle.mount("/v4", "bind", source, &["bind"]).mount("/v4", "bind", source, &["bind", "remount", "ro"]);
+        bundle.mount("/v5", "bind", source, &["bind"]);
+        let (container, mut io) = counting(bundle);
+        count(&mut io, "a", 1);
+        let before = mounts(&container);
+        checkpoint(&container, &[]).run().ok();
+        let mut io = restored(&container, &[]);
+        count(&mut io, "b", 2);
+        assert_eq!(mounts(&container), before);
+        let script = "for i in 1 2 3 4 5; do touch /v$i/file$i; done; ls /v1";
+        assert_eq!(container.command(&["exec"], &["sh", "-c", script]).stdout, "file5\n");
+        end(&container, io);
+    });
+}
+
+/// What the program makes of its standard streams is its own: those that it was given are given to it again each time.
+#[test]
+fn a_program_that_moves_its_streams() {
+    case(|| {
+        needs_criu!();
+        let script = "echo ready; exec 4>&1; mkfifo /tmp/f; while read line; do echo said $line >&4; done </tmp/f & exec >/tmp/f; \
+                      n=0; while read line; do n=$((n + 1)); echo $n $line; done";
+        let (container, mut io) = counting(Bundle::sh(script));
+        count(&mut io, "x", 1);
+        for round in 2..4 {
+            checkpoint(&container, &[]).run().ok();
+            io = restored(&container, &[]);
+            count(&mut io, "x", round);
+        }
+        end(&container, io);
+    });
+}
+
+#[test]
+fn a_service_that_was_ready_before() {
+    case(|| {
+        needs_criu!();
+        let (container, mut io) = counting(Bundle::sh(COUNTER));
+        count(&mut io, "a", 1);
+        checkpoint(&container, &[]).run().ok();
+        let path = container.bundle.directory.join("manager");
+        let manager = UnixDatagram::bind(&path).unwrap();
+        manager.set_read_timeout(Some(deadline())).unwrap();
+        let (call, mut io) = with_io(restore(&container, &["--detach"]).env("NOTIFY_SOCKET", &path));
+        let running = call.spawn();
+        assert_eq!(message(&manager), "READY=1\n");
+        assert_eq!(message(&manager), format!("MAINPID={}\n", container.pid()));
+        assert_eq!(message(&manager), "BARRIER=1");
+        running.wait().ok();
+        count(&mut io, "b", 2);
+        end(&container, io);
+    });
+}
+
+#[test]
+fn sysctls_of_the_network() {
+    case(|| {
+        needs_criu!();
+        let mut bundle = Bundle::sh(COUNTER);
+        bundle.set("/linux/sysctl", json!({"net.ipv4.ip_unprivileged_port_start": "77", "kernel.shmmni": "78"}));
+        let (container, mut io) = counting(bundle);
+        count(&mut io, "a", 1);
+        checkpoint(&container, &[]).run().ok();
+        let mut io = restored(&container, &[]);
+        count(&mut io, "b", 2);
+        let script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/shmmni";
+        assert_eq!(container.command(&["exec"], &["sh", "-c", script]).ok().stdout, "77\n78\n");
+        end(&container, io);
+    });
+}
+
+#[test]
+fn what_criu_cannot_save_is_refused() {
+    case(|| {
+        needs_criu!();
+        let (bundle, agent) = answered(COUNTER);
+        let (container, mut io) = counting(bundle);
+        count(&mut io, "a", 1);
+        let output = checkpoint(&container, &[]).run().fails();
+        assert!(output.stderr.starts_with("linux.seccomp: checkpoint of SCMP_ACT_NOTIFY"), "{output:?}");
+        count(&mut io, "b", 2);
+        drop(agent);
         end(&container, io);
     });
 }

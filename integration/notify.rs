@@ -40,7 +40,7 @@ fn speaker() {
     }
 }
 
-fn message(socket: &UnixDatagram) -> String {
+pub(crate) fn message(socket: &UnixDatagram) -> String {
     let mut bytes = [0; 1024];
     let length = socket.recv(&mut bytes).expect("a message");
     String::from_utf8_lossy(&bytes[..length]).into_owned()

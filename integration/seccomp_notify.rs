@@ -25,7 +25,7 @@ pub(crate) fn felt(printed: &str) {
 }
 
 /// A bundle of a script, and the agent that answers for [`CALLS`].
-fn answered(script: &str) -> (Bundle, Agent) {
+pub(crate) fn answered(script: &str) -> (Bundle, Agent) {
     let mut bundle = Bundle::sh(script);
     let agent = Agent::new(&bundle);
     bundle.set("/linux/seccomp", profile(&agent.path, CALLS));

@@ -12,8 +12,8 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::cgroups::Join;
 use crate::create::facts;
-use crate::criu::message::{self, Message, Response, kind, opt};
-use crate::criu::{self, Criu, Directories, Flags};
+use crate::criu::message::{self, Message, kind, opt};
+use crate::criu::{self, Criu, Directories, Flags, Outcome};
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::host::{self, Host};
@@ -59,7 +59,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
         write_descriptors(&directories, &container)?;
     }
     let done = dump(&criu, flags.pre_dump, &options, &directories.list(&host)?, status_fd);
-    let done = directories.done(&format!("checkpoint of {id:?}"), done);
+    let done = done.and_then(|outcome| directories.done(&format!("checkpoint of {id:?}"), outcome));
     if flags.leave_running || flags.pre_dump || done.is_err() {
         let restored = restore_freezer(&record, status);
         done.map_err(|error| match &restored {
@@ -70,7 +70,11 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
         return restored;
     }
     // criu has killed it.
-    delete::wait_for_end(&init.pidfd)?;
+    delete::wait_for_end(&init.pidfd).map_err(|error| {
+        error.hint(
+            "does org.criu.config, or /etc/criu/runc.conf, say leave-running? --leave-running is the option for that",
+        )
+    })?;
     delete::destroy(&host.proc, &container)?;
     log.succeeds();
     Ok(())
@@ -101,6 +105,16 @@ fn check(flags: &Flags, criu: &Criu, plan: &Plan) -> Result<()> {
     }
     if plan.child.rootfs.mounts.iter().any(|mount| mount.idmap.is_some()) {
         return Err(Error::at("mounts", "checkpoint of a mount with mapped ids: criu cannot restore it"));
+    }
+    let filter = plan.child.process.as_ref().and_then(|process| process.seccomp.as_ref());
+    if filter.is_some_and(|filter| filter.agent.is_some()) {
+        return Err(Error::at(
+            "linux.seccomp",
+            "checkpoint of SCMP_ACT_NOTIFY: criu cannot restore the agent's listener",
+        ));
+    }
+    if !plan.net_devices.is_empty() {
+        return Err(Error::at("linux.netDevices", "checkpoint of network devices: criu cannot save them"));
     }
     let tracks = flags.pre_dump || flags.parent_path.is_some();
     if !tracks && !flags.lazy_pages {
@@ -177,7 +191,7 @@ fn dump(
     options: &Message,
     directories: &[(CString, BorrowedFd<'_>)],
     status_fd: Option<File>,
-) -> Result<Response> {
+) -> Result<Outcome> {
     let session = criu.start(Join::none(), directories, None, &mut Rollback::new())?;
     let kind = if pre { kind::PRE_DUMP } else { kind::DUMP };
     session.send(&message::request(kind, Some(options)))?;

@@ -336,7 +336,7 @@ fn carry_out(
         // runc's word for an init, as opposed to "setns" for an exec.
         child::send_pidfd(socket, b"standard", &pidfd)?;
     }
-    container.write_init(&host.proc, pid)?;
+    container.write_init(&host.proc, pid, pid)?;
     if let Some(path) = &request.pid_file {
         child::write_pid_file(path, pid)?;
         rollback.pid_file(path);

@@ -103,11 +103,21 @@ impl Notify {
         let Ok((length, _)) = recv(&self.container, &mut bytes, RecvFlags::DONTWAIT) else { return false };
         let mut lines = bytes.get(..length).unwrap_or_default().split(|&byte| byte == b'\n');
         let Some(ready) = lines.find(|line| line.starts_with(b"READY=")) else { return false };
+        self.say(ready, pid);
+        true
+    }
+
+    /// Says so in its place.
+    pub(crate) fn is_ready(&self, pid: Pid) -> Result<()> {
+        self.say(b"READY=1", pid);
+        self.barrier()
+    }
+
+    fn say(&self, ready: &[u8], pid: Pid) {
         let say = |text: &[u8]| send(&self.host, text, SendFlags::NOSIGNAL);
         // Who does not listen any more is not waited for either.
         let _ = say(&[ready, b"\n"].concat());
         let _ = say(format!("MAINPID={}\n", pid.as_raw_nonzero()).as_bytes());
-        true
     }
 
     /// sd_notify_barrier(3): the service manager must have read what we sent before we end, or it does not know whose it was.

@@ -146,15 +146,18 @@ fn carry_out(
         };
         work.notified(notification, fd, &state, &mut restored, rollback)
     });
-    directories.done(&format!("restore of {:?}", request.id), done)?;
+    directories.done(&format!("restore of {:?}", request.id), done?)?;
     // Not earlier: that takes away what is mounted there in every namespace.
     container.remove_criu_root()?;
     let (pid, pidfd) = restored.init.ok_or_else(|| Error::new("criu has restored nothing"))?;
     let terminal = child::terminal(restored.terminal, &plan, console)?;
-    let notify = Notify::listen(&container)?;
+    // What the program had to say it has said.
+    if let Some(notify) = Notify::listen(&container)? {
+        notify.is_ready(if request.ends == Ends::Started { pid } else { rustix::process::getpid() })?;
+    }
     rollback.keep();
     container.unlock();
-    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify })
+    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify: None })
 }
 
 /// Pipes that were the container's standard streams become ours.
@@ -219,8 +222,10 @@ impl Work<'_> {
                 let pid = self.pid(notification)?;
                 if self.plan.child.namespaces.is_new(libc::CLONE_NEWNET) {
                     let init = open_pidfd(pid)?;
-                    in_child(|| init::bring_loopback_up(init.as_fd()))
-                        .map_err(|errno| Error::new("bring the loopback device up").errno(errno))?;
+                    let (proc, sysctls) = (self.host.proc.as_fd(), self.plan.child.sysctl.as_slice());
+                    in_child(|| init::prepare_network(init.as_fd(), proc, sysctls)).map_err(|errno| {
+                        Error::new("bring the loopback device up, and set sysctls of the network").errno(errno)
+                    })?;
                 }
                 rollback.poststop(self.plan, state, &self.record.bundle);
                 let (hooks, output) = (&self.plan.hooks, &self.plan.acting.hook_output);
@@ -258,7 +263,10 @@ impl Work<'_> {
             let pids = self.container.processes(&self.host.proc)?;
             pids.into_iter().filter_map(Pid::from_raw).try_for_each(|pid| groups.join(pid))?;
         }
-        self.container.write_init(&self.host.proc, pid)?;
+        // Those that criu has given it; but of a terminal it has its own.
+        let terminal = self.plan.child.process.as_ref().is_some_and(|process| process.terminal);
+        let streams = if terminal { pid } else { rustix::process::getpid() };
+        self.container.write_init(&self.host.proc, pid, streams)?;
         if let Some(path) = &self.request.pid_file {
             child::write_pid_file(path, pid)?;
             rollback.pid_file(path);

@@ -15,9 +15,10 @@ use super::message::{Message, opt};
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::init::CriuAttributes as Attributes;
 use crate::open;
 use crate::plan::{Joined, Plan};
-use crate::rootfs::plan::{HostPath, MountKind, RootPath};
+use crate::rootfs::plan::{Attrs, HostPath, MountKind, MountPlan, RootPath};
 use crate::rootfs::source::{CgroupMount, MASK};
 use crate::rootfs::{self, Missing};
 
@@ -92,48 +93,65 @@ pub(crate) fn inherit(plan: &Plan, opened: &[OwnedFd], options: &mut Message) ->
     Ok(())
 }
 
-/// What the mounts of the host's files must be set to.
-pub(crate) fn attributes(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<(RootPath, u64)>> {
-    let binds = binds(plan, cgroup)?.into_iter().map(|bind| (bind.place, bind.attrs));
-    let masks = plan.child.rootfs.masked.iter().map(|path| (path.clone(), MASK));
-    Ok(binds.chain(masks).filter(|(_, attrs)| *attrs != 0).collect())
+/// What the mounts of the host's files must be set to, in the order of the configuration: a remount comes after its mount.
+pub(crate) fn attributes(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<Attributes>> {
+    let rootfs = &plan.child.rootfs;
+    let mut all = Vec::new();
+    for mount in &rootfs.mounts {
+        let places = match &mount.kind {
+            MountKind::Remount { .. } => vec![mount.target.clone()],
+            _ => binds_of(mount, plan, cgroup)?.into_iter().map(|bind| bind.place).collect(),
+        };
+        for place in places {
+            for (attrs, recursive) in [(mount.attrs, false), (mount.attrs_recursive, true)] {
+                all.push(Attributes { place: place.clone(), attrs, recursive });
+            }
+        }
+    }
+    let mask = Attrs { set: MASK, clr: 0 };
+    all.extend(rootfs.masked.iter().map(|path| Attributes { place: path.clone(), attrs: mask, recursive: false }));
+    all.retain(|attributes| attributes.attrs != Attrs::default());
+    Ok(all)
 }
 
 /// A mount that shows the host's files.
 struct Bind {
     place: RootPath,
     source: HostPath,
-    /// `MOUNT_ATTR_*` that it has.
-    attrs: u64,
+}
+
+/// Those that one entry of `mounts` makes.
+fn binds_of(mount: &MountPlan, plan: &Plan, cgroup: &Cgroup) -> Result<Vec<Bind>> {
+    let one = |source: &HostPath| vec![Bind { place: mount.target.clone(), source: source.clone() }];
+    Ok(match &mount.kind {
+        MountKind::Bind { source, .. } => one(source),
+        MountKind::Cgroup => match open::cgroup_mount(plan, cgroup, &[])? {
+            CgroupMount::V2(Some(source)) => one(&source),
+            CgroupMount::V1(hierarchies) => {
+                let copied = hierarchies.into_iter().filter_map(|hierarchy| Some((hierarchy.name, hierarchy.tree?)));
+                let bind = |(name, source): (CString, HostPath)| {
+                    let place = Path::new(&mount.target.display()).join(&*name.to_string_lossy());
+                    Ok(Bind { place: RootPath::new(&place, "mounts")?, source })
+                };
+                copied.map(bind).collect::<Result<_>>()?
+            }
+            _ => Vec::new(),
+        },
+        MountKind::New { .. } | MountKind::Remount { .. } => Vec::new(),
+    })
 }
 
 fn binds(plan: &Plan, cgroup: &Cgroup) -> Result<Vec<Bind>> {
     let rootfs = &plan.child.rootfs;
     let mut binds = Vec::new();
     for mount in &rootfs.mounts {
-        let attrs = mount.attrs.set | mount.attrs_recursive.set;
-        let mut push = |place, source| binds.push(Bind { place, source, attrs });
-        match &mount.kind {
-            MountKind::Bind { source, .. } => push(mount.target.clone(), source.clone()),
-            MountKind::Cgroup => match open::cgroup_mount(plan, cgroup, &[])? {
-                CgroupMount::V2(Some(source)) => push(mount.target.clone(), source),
-                CgroupMount::V1(hierarchies) => {
-                    for hierarchy in hierarchies {
-                        let Some(source) = hierarchy.tree else { continue };
-                        let place = Path::new(&mount.target.display()).join(&*hierarchy.name.to_string_lossy());
-                        push(RootPath::new(&place, "mounts")?, source);
-                    }
-                }
-                _ => {}
-            },
-            MountKind::New { .. } | MountKind::Remount { .. } => {}
-        }
+        binds.extend(binds_of(mount, plan, cgroup)?);
     }
     // Where nodes cannot be made they are the host's.
     if plan.child.namespaces.has(libc::CLONE_NEWUSER) {
         let host = |path: &RootPath| HostPath(PathBuf::from(path.display()));
         let devices = rootfs.dev.iter().flatten().map(|device| &device.path);
-        binds.extend(devices.map(|path| Bind { place: path.clone(), source: host(path), attrs: 0 }));
+        binds.extend(devices.map(|path| Bind { place: path.clone(), source: host(path) }));
     }
     Ok(binds)
 }
@@ -167,8 +185,14 @@ pub(crate) fn make_targets(plan: &Plan) -> Result<()> {
     for (index, mount) in mounts.iter().enumerate() {
         let path = mount.target.as_c_str().to_bytes();
         let missing = match &mount.kind {
-            MountKind::Bind { source, .. } if !source.0.is_dir() => Missing::File,
-            MountKind::Bind { .. } | MountKind::New { .. } => Missing::Directory,
+            MountKind::Bind { source, .. } => match std::fs::metadata(&source.0) {
+                Ok(metadata) if metadata.is_dir() => Missing::Directory,
+                Ok(_) => Missing::File,
+                Err(error) => {
+                    return Err(Error::at(format!("mounts[{index}].source"), format!("{:?}", source.0)).errno(error));
+                }
+            },
+            MountKind::New { .. } => Missing::Directory,
             MountKind::Remount { .. } | MountKind::Cgroup => continue,
         };
         let below = |other: &[u8]| path.strip_prefix(other).and_then(|rest| rest.strip_prefix(b"/"));

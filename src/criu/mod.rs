@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
 use rustix::process::Pid;
@@ -84,7 +84,10 @@ impl Criu {
     fn ask(&self, request: &[u8]) -> Result<Response> {
         let session = self.start(Join::none(), &[], None, &mut Rollback::new())?;
         session.send(request)?;
-        session.work(None, |_, _| Ok(()))
+        match session.work(None, |_, _| Ok(()))? {
+            Outcome::Answered(response) => Ok(response),
+            Outcome::Died(error) => Err(error),
+        }
     }
 
     /// Starts it, in a mount namespace of its own.
@@ -160,37 +163,43 @@ impl Session {
     }
 
     /// Answers notifications until it is done, and waits for its end. It ends by itself in any case: when a notification
-    /// fails, because there is no answer.
+    /// fails, because there is no answer, which is an error of ours.
     pub(crate) fn work(
         self,
         mut interrupt: Option<&Interrupt>,
         mut notification: impl FnMut(&Response, Option<OwnedFd>) -> Result<()>,
-    ) -> Result<Response> {
+    ) -> Result<Outcome> {
         let result = loop {
-            let ready = interrupt.map_or(Ok(()), |interrupt| interrupt.wait_for(self.socket.as_fd()));
-            let (response, fd) = match ready.and_then(|()| self.receive()) {
+            if let Err(error) = interrupt.map_or(Ok(()), |interrupt| interrupt.wait_for(self.socket.as_fd())) {
+                break Err(error);
+            }
+            let (response, fd) = match self.receive() {
                 Ok(received) => received,
-                Err(error) => break Err(error),
+                Err(error) => break Ok(Outcome::Died(error)),
             };
             if response.kind != kind::NOTIFY {
-                break Ok(response);
+                break Ok(Outcome::Answered(response));
             }
             // The container has its processes: from here on signals are theirs.
             if response.notify == "post-restore" {
                 interrupt = None;
             }
-            let answered = notification(&response, fd).and_then(|()| self.send(&message::notified()));
-            if let Err(error) = answered {
+            if let Err(error) = notification(&response, fd) {
                 break Err(error);
+            }
+            if let Err(error) = self.send(&message::notified()) {
+                break Ok(Outcome::Died(error));
             }
         };
         let Self { socket, pidfd, program, .. } = self;
         drop(socket);
         let status = reap(&pidfd);
-        result.map_err(|error| match status.and_then(|status| status.terminating_signal()) {
-            Some(signal) => Error::new(format!("{program} was ended by signal {signal}")),
-            None => error,
-        })
+        match (result, status.and_then(|status| status.terminating_signal())) {
+            (Ok(Outcome::Died(_)), Some(signal)) => {
+                Ok(Outcome::Died(Error::new(format!("{program} was ended by signal {signal}"))))
+            }
+            (result, _) => result,
+        }
     }
 
     fn has_ended(&self) -> Error {
@@ -224,6 +233,13 @@ impl Session {
     }
 }
 
+/// What has become of criu.
+pub(crate) enum Outcome {
+    Answered(Response),
+    /// Without an answer.
+    Died(Error),
+}
+
 /// The directories of a dump or restore, opened.
 pub(crate) struct Directories {
     pub(crate) images: OwnedFd,
@@ -237,6 +253,11 @@ impl Directories {
     pub(crate) fn open(flags: &Flags, make: bool, log: &str) -> Result<Self> {
         let images = open_directory("--image-path", &flags.image_path, make)?;
         let work = flags.work_path.as_deref().map(|path| open_directory("--work-path", path, true)).transpose()?;
+        // That of an earlier run would be quoted for an error before criu has one.
+        match rustix::fs::unlinkat(work.as_ref().unwrap_or(&images), log, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Error::at("--work-path", format!("remove {log}")).errno(errno)),
+        }
         let directory = flags.work_path.as_ref().unwrap_or(&flags.image_path);
         Ok(Self { images, work, log: directory.join(log) })
     }
@@ -262,15 +283,15 @@ impl Directories {
     }
 
     /// What criu has done, or an error with the lines of its log that matter.
-    pub(crate) fn done(&self, what: &str, done: Result<Response>) -> Result<Response> {
-        let error = match done {
-            Ok(response) if response.success => return Ok(response),
-            Ok(response) => {
+    pub(crate) fn done(&self, what: &str, outcome: Outcome) -> Result<Response> {
+        let error = match outcome {
+            Outcome::Answered(response) if response.success => return Ok(response),
+            Outcome::Answered(response) => {
                 let error = Error::new(format!("{what}: criu has failed, its log is {}", self.log.display()));
                 // Its first error, or what it could do without; the log has them all.
                 error.kernel(response.message.trim().lines().next().unwrap_or_default())
             }
-            Err(error) => error,
+            Outcome::Died(error) => error,
         };
         let directory = self.work.as_ref().unwrap_or(&self.images);
         let log = self.log.file_name().map(|name| read(directory, name.as_ref()).unwrap_or_default());

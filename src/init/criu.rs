@@ -8,12 +8,13 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::signal::SigSet;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 
 use super::{die_with_parent, join_cgroup, join_keyring};
-use crate::plan::ChildPlan;
+use crate::host;
+use crate::plan::{ChildPlan, Sysctl};
 use crate::rootfs;
-use crate::rootfs::plan::RootPath;
+use crate::rootfs::plan::{Attrs, RootPath};
 use crate::sync::{ChildEnd, Fault, Step};
 use crate::sys::{self, CStrings, MountAttr};
 
@@ -133,25 +134,42 @@ fn silence() -> Result<(), Fault> {
     silenced().map_err(|errno| Fault::new(Step::Descriptors, errno))
 }
 
-/// Brings the loopback device up in the network namespace of `init`: criu leaves a new one as it is born.
-pub(crate) fn bring_loopback_up(init: BorrowedFd<'_>) -> sys::Result<()> {
+/// What a mount has.
+pub(crate) struct Attributes {
+    pub(crate) place: RootPath,
+    pub(crate) attrs: Attrs,
+    /// Those below it, too.
+    pub(crate) recursive: bool,
+}
+
+/// Brings the loopback device up in the network namespace of `init`, and writes its sysctls: criu leaves a new one as it is
+/// born.
+pub(crate) fn prepare_network(init: BorrowedFd<'_>, proc: BorrowedFd<'_>, sysctls: &[Sysctl]) -> sys::Result<()> {
     sys::setns(init, libc::CLONE_NEWNET)?;
-    sys::loopback_up()
+    sys::loopback_up()?;
+    let of_network = sysctls.iter().filter_map(|sysctl| {
+        Some((sysctl.file.to_str().ok().filter(|file| file.starts_with("sys/net/"))?, &sysctl.value))
+    });
+    of_network.into_iter().try_for_each(|(file, value)| host::write_raw(proc, file, value.to_bytes()))
 }
 
 /// Gives mounts in the mount namespace of `init` the attributes that they must have: criu may restore a read-only one
-/// writable (its issue 2632). What is no mount in the images is none here, and has none (EINVAL).
-pub(crate) fn set_attributes(init: BorrowedFd<'_>, mounts: &[(RootPath, u64)]) -> sys::Result<()> {
+/// writable (its issue 2632). What is no mount in the images is none here.
+pub(crate) fn set_attributes(init: BorrowedFd<'_>, all: &[Attributes]) -> sys::Result<()> {
     sys::setns(init, libc::CLONE_NEWNS)?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    for (path, set) in mounts {
-        let attr = MountAttr { set: *set, ..MountAttr::default() };
-        let changed = rootfs::open_in_root(root.as_fd(), path.as_c_str(), OFlags::PATH)
-            .and_then(|fd| sys::mount_setattr(fd.as_fd(), c"", libc::AT_EMPTY_PATH, &attr));
-        match changed {
-            Ok(()) | Err(sys::Errno::NOENT | sys::Errno::INVAL) => {}
-            Err(errno) => return Err(errno),
+    for Attributes { place, attrs, recursive } in all {
+        let mount = match rootfs::open_in_root(root.as_fd(), place.as_c_str(), OFlags::PATH) {
+            Err(sys::Errno::NOENT) => continue,
+            result => result?,
+        };
+        let stat = rustix::fs::statx(&mount, "", AtFlags::EMPTY_PATH, StatxFlags::empty())?;
+        if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            continue;
         }
+        let attr = MountAttr { set: attrs.set, clr: attrs.clr, ..MountAttr::default() };
+        let flags = libc::AT_EMPTY_PATH | if *recursive { libc::AT_RECURSIVE } else { 0 };
+        sys::mount_setattr(mount.as_fd(), c"", flags, &attr)?;
     }
     Ok(())
 }

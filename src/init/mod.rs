@@ -44,7 +44,7 @@ use crate::sys::{self, Errno};
 use crate::{host, rootfs};
 use program::Program;
 
-pub(crate) use criu::{Criu, Restore as CriuRestore, bring_loopback_up, set_attributes};
+pub(crate) use criu::{Attributes as CriuAttributes, Criu, Restore as CriuRestore, prepare_network, set_attributes};
 pub(crate) use exec::Exec;
 
 /// What the child works with. All descriptors were opened by the parent before the clone.

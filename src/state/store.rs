@@ -290,13 +290,13 @@ impl Container {
         self.write(RECORD, record)
     }
 
-    /// Writes the state: from here on the container is created.
-    pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid) -> Result<()> {
+    /// Writes the state: from here on the container is created. `streams` has the container's standard streams.
+    pub(crate) fn write_init(&self, proc: impl AsFd, pid: Pid, streams: Pid) -> Result<()> {
         let pid_number = pid.as_raw_nonzero().get();
         let stat = read_stat(&proc, pid_number)
             .ok_or_else(|| Error::new(format!("read /proc/{pid_number}/stat")).errno(Errno::SRCH))?;
         // Closed, or a user's, who may not look: nothing that could be given to a restored one.
-        let stream = |fd| rustix::fs::readlinkat(&proc, format!("{pid_number}/fd/{fd}"), Vec::new());
+        let stream = |fd| rustix::fs::readlinkat(&proc, format!("{}/fd/{fd}", streams.as_raw_nonzero()), Vec::new());
         let external_descriptors =
             (0..3).map(|fd| stream(fd).map_or(String::new(), |link| link.to_string_lossy().into_owned())).collect();
         let (id, init_process_start) = (self.id.clone(), stat.starttime);
