@@ -11,13 +11,15 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::support::{Bundle, busybox, case, ours, skip, wait_for_end};
+use crate::support::{Bundle, busybox, case, ours, scale, skip, wait_for_end};
 
 /// Notices who opens something: a look-up without opening (`O_PATH`) does not count.
 struct Watch(OwnedFd);
@@ -70,6 +72,62 @@ fn what_is_no_file_is_not_opened() {
                 assert!(!watch.was_opened(), "{what}, a device: {device}: it was opened");
             }
         }
+    });
+}
+
+/// Says so when the test ends, by a panic too.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// The same for `tmpcopyup`, while somebody exchanges files for devices and FIFOs. Seen: with our own runtime, when it looked at
+/// a name and then opened it: eight of these sixteen or more.
+#[test]
+fn what_becomes_no_file_is_not_opened() {
+    case(|| {
+        if !ours() {
+            skip!("asked only of this project's runtime");
+        }
+        let mut bundle = Bundle::new();
+        let data = bundle.rootfs().join("data");
+        fs::create_dir(&data).unwrap();
+        let others: Vec<_> = (0..16).map(|number| bundle.directory.join(format!("other{number}"))).collect();
+        let mut watches = Vec::new();
+        for (number, other) in others.iter().enumerate() {
+            fs::write(data.join(number.to_string()), "contents").unwrap();
+            match number % 2 {
+                0 => mknod(other, SFlag::S_IFCHR, Mode::S_IRWXU, makedev(1, 3)).unwrap(),
+                _ => mkfifo(other, Mode::S_IRWXU).unwrap(),
+            }
+            watches.push(Watch::new(other));
+        }
+        bundle.mount("/data", "tmpfs", "tmpfs", &["tmpcopyup"]);
+        let container = bundle.container();
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Relaxed) {
+                    for (number, other) in others.iter().enumerate() {
+                        renameat_with(CWD, other, CWD, data.join(number.to_string()), RenameFlags::EXCHANGE).unwrap();
+                    }
+                }
+            });
+            let _end = End(&ended);
+            // Slowly: so there is time between a look and what comes after it.
+            let slow = ["/usr/bin/strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=newfstatat,openat"];
+            let slow = slow.into_iter().chain(["-e", "inject=newfstatat,openat:delay_exit=500"]);
+            for _ in 0..scale().div_ceil(20) {
+                let call = container.call_bundle("run", &[]);
+                if Path::new("/usr/bin/strace").exists() { call.wrapped(slow.clone()) } else { call }.run();
+            }
+        });
+        let opened = watches.iter().filter(|watch| watch.was_opened()).count();
+        assert_eq!(opened, 0, "of {} devices and FIFOs", others.len());
+        container.run().ok();
     });
 }
 

@@ -129,7 +129,7 @@ impl Init<'_> {
         };
         let root = trees.root.as_fd();
         rootfs::attach(&self.plan.rootfs, trees)?;
-        let late = rootfs::prepare(&self.plan.rootfs, trees)?;
+        let late = rootfs::prepare(&self.plan.rootfs, trees, self.proc)?;
         // Hooks see the finished mounts, and the host's.
         if !self.hooks.prestart.is_empty() || !self.hooks.create_runtime.is_empty() {
             sync.ask_hooks()?;

@@ -5,44 +5,46 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid};
 
+use crate::host;
 use crate::sys::Result;
 
 /// Copies the tree below `from`, an `O_PATH` descriptor of a directory, into `to`. No link is followed.
-pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let from = rustix::fs::openat(from, ".", flags, Mode::empty())?;
-    let to = rustix::fs::openat(to, ".", flags, Mode::empty())?;
-    directory(from.as_fd(), to.as_fd())
+pub(super) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
+    let to = rustix::fs::openat(to, ".", DIRECTORY, Mode::empty())?;
+    directory(from, to.as_fd(), proc)
 }
 
-fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    for entry in Dir::read_from(from)? {
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+fn directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
+    let from = rustix::fs::openat(from, ".", DIRECTORY, Mode::empty())?;
+    for entry in Dir::read_from(&from)? {
         let entry = entry?;
         let name = entry.file_name();
         if name != c"." && name != c".." {
-            one(from, to, name)?;
+            one(from.as_fd(), to, name, proc)?;
         }
     }
     Ok(())
 }
 
-fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
-    let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, proc: BorrowedFd<'_>) -> Result<()> {
+    // Looked up once: a container with the same files may have put a device or a FIFO there by the next time, and to open
+    // one has effects.
     let nofollow = OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(from, name, OFlags::PATH | nofollow, Mode::empty())?;
+    let stat = rustix::fs::fstat(&found)?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             rustix::fs::mkdirat(to, name, mode)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | nofollow;
-            let below = rustix::fs::openat(from, name, flags, Mode::empty())?;
-            let copied = rustix::fs::openat(to, name, flags, Mode::empty())?;
-            directory(below.as_fd(), copied.as_fd())?;
+            let copied = rustix::fs::openat(to, name, DIRECTORY, Mode::empty())?;
+            directory(found.as_fd(), copied.as_fd(), proc)?;
             own(to, name, &stat)?;
             rustix::fs::fchmod(&copied, mode)
         }
         FileType::RegularFile => {
-            // O_NONBLOCK: should it have become a FIFO meanwhile.
-            let source = rustix::fs::openat(from, name, OFlags::RDONLY | OFlags::NONBLOCK | nofollow, Mode::empty())?;
+            let source = host::reopen(proc, found, OFlags::RDONLY)?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | nofollow;
             let copied = rustix::fs::openat(to, name, flags, mode)?;
             contents(source.as_fd(), copied.as_fd())?;
@@ -50,7 +52,7 @@ fn one(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<()> {
             rustix::fs::fchmod(&copied, mode)
         }
         FileType::Symlink => {
-            let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+            let target = rustix::fs::readlinkat(found, c"", Vec::new())?;
             rustix::fs::symlinkat(target.as_c_str(), to, name)?;
             own(to, name, &stat)
         }

@@ -33,9 +33,9 @@ const BY_FD: MoveMountFlags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH.union(Move
 
 /// Makes everything below the root, up to the point where hooks may look at it and the child pivots into it.
 /// Returns what [`finish`] makes read-only.
-pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees) -> Result<Vec<Late>, Fault> {
+pub(crate) fn prepare(plan: &RootfsPlan, trees: &Trees, proc: BorrowedFd<'_>) -> Result<Vec<Late>, Fault> {
     let root = trees.root.as_fd();
-    let late = mount::all(plan, trees)?;
+    let late = mount::all(plan, trees, proc)?;
     if let Some(devices) = &plan.dev {
         dev::make(root, devices)?;
     }

@@ -15,14 +15,14 @@ use crate::sync::{Detail, Fault, Step};
 use crate::sys::{self, Errno, MountAttr};
 
 /// Makes all mounts, in their order. Returns those that are still to become read-only.
-pub(super) fn all(plan: &RootfsPlan, trees: &Trees) -> Result<Vec<Late>, Fault> {
+pub(super) fn all(plan: &RootfsPlan, trees: &Trees, proc: BorrowedFd<'_>) -> Result<Vec<Late>, Fault> {
     let mut late = Vec::new();
     let default = match plan.inherited {
         libc::MS_SHARED => None,
         flag => Some(Propagation { flag, recursive: true }),
     };
     for (index, (mount, source)) in plan.mounts.iter().zip(&trees.sources).enumerate() {
-        let made = one(plan, trees, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
+        let made = one(plan, trees, proc, mount, source.as_ref(), default).map_err(|fault| fault.item(index))?;
         late.extend(made.map(|mount| Late { mount, index }));
     }
     Ok(late)
@@ -46,6 +46,7 @@ pub(crate) fn readonly(late: Vec<Late>) -> Result<(), Fault> {
 fn one(
     plan: &RootfsPlan,
     trees: &Trees,
+    proc: BorrowedFd<'_>,
     mount: &MountPlan,
     source: Option<&Tree>,
     default: Option<Propagation>,
@@ -53,7 +54,7 @@ fn one(
     let root = trees.root.as_fd();
     match (&mount.kind, source) {
         (MountKind::New { fstype, params }, _) => {
-            let made = match new(root, mount, fstype, params) {
+            let made = match new(root, proc, mount, fstype, params) {
                 Err(fault) if mount.or_hosts && fault.errno == libc::EPERM => {
                     return kernel_bind(root, mount, fstype).map(|()| None);
                 }
@@ -74,7 +75,13 @@ fn one(
 }
 
 /// A new instance of a file system.
-fn new(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr, params: &[Param]) -> Result<OwnedFd, Fault> {
+fn new(
+    root: BorrowedFd<'_>,
+    proc: BorrowedFd<'_>,
+    mount: &MountPlan,
+    fstype: &CStr,
+    params: &[Param],
+) -> Result<OwnedFd, Fault> {
     let kernel_own = fstype == c"proc" || fstype == c"sysfs";
     let target =
         if kernel_own { kernel_target(root, &mount.target)? } else { target(root, &mount.target, Missing::Directory)? };
@@ -92,7 +99,7 @@ fn new(root: BorrowedFd<'_>, mount: &MountPlan, fstype: &CStr, params: &[Param])
     }
     let made = create(context.as_fd(), mount.attrs.set | mount.attrs_recursive.set)?;
     if mount.copy_up {
-        copy_up::copy(target.fd.as_fd(), made.as_fd()).map_err(|errno| Fault::new(Step::CopyUp, errno))?;
+        copy_up::copy(target.fd.as_fd(), made.as_fd(), proc).map_err(|errno| Fault::new(Step::CopyUp, errno))?;
     }
     move_mount(made.as_fd(), target.fd.as_fd()).map_err(|errno| Fault::new(Step::MountAttach, errno))?;
     Ok(made)
