@@ -2,6 +2,7 @@
 //!
 //! Shape: `<config field or command>: <what was done, with values>: <the kernel's or errno's text> (<ERRNO>)`,
 //! then a line `hint: ...` where the cure is known, then lines of a log of criu, then a line for each undo that failed.
+//! Whatever a text quotes, each line stays one, and does nothing to a terminal.
 
 use std::fmt;
 
@@ -75,7 +76,7 @@ impl Error {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self {
             subject: None,
-            what: what.into(),
+            what: plain(what.into()),
             errno: None,
             kernel: None,
             hint: None,
@@ -83,6 +84,12 @@ impl Error {
             undo: Vec::new(),
             missing_container: false,
         }
+    }
+
+    /// What clap says of a command line, in its lines.
+    pub(crate) fn usage(text: &str) -> Self {
+        let lines: Vec<_> = text.split('\n').map(|line| plain(line.to_owned())).collect();
+        Self { what: lines.join("\n"), ..Self::new("") }
     }
 
     /// There is no container of that name.
@@ -97,7 +104,7 @@ impl Error {
 
     /// An error of one field, for example `mounts[7].options[1]`.
     pub(crate) fn at(field: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { subject: Some(field.into()), ..Self::new(what) }
+        Self { subject: Some(plain(field.into())), ..Self::new(what) }
     }
 
     /// Adds why the call failed.
@@ -110,19 +117,19 @@ impl Error {
 
     /// Adds the kernel's own explanation, which is shown in place of errno's text.
     pub(crate) fn kernel(mut self, text: impl Into<String>) -> Self {
-        self.kernel = Some(text.into()).filter(|text: &String| !text.is_empty());
+        self.kernel = Some(plain(text.into())).filter(|text: &String| !text.is_empty());
         self
     }
 
     /// Adds the cure.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(plain(hint.into()));
         self
     }
 
     /// Adds what another program has written to its log.
     pub(crate) fn quote(mut self, lines: Vec<String>) -> Self {
-        self.quotes.extend(lines);
+        self.quotes.extend(lines.into_iter().map(plain));
         self
     }
 
@@ -174,6 +181,15 @@ impl Error {
     }
 }
 
+/// With control characters as `\n` and `\u{1b}`.
+pub(crate) fn plain(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| if c.is_control() { c.escape_debug().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -202,5 +218,13 @@ mod tests {
     fn hint_and_undo_stand_on_lines_of_their_own() {
         let error = Error::new("a").hint("b").undo(&Error::new("c").errno(Errno(libc::EBUSY)));
         assert_eq!(error.to_string(), "a\nhint: b\nundo: c: device or resource busy (EBUSY)");
+    }
+    /// Found by fuzzing: texts of oci-spec and of the kernel quote the configuration as it is.
+    #[test]
+    fn what_is_quoted_stays_on_its_line() {
+        let error = Error::at("a\u{1b}", "b\nc").errno(Errno(libc::EINVAL)).kernel("d\r").hint("e\u{85}f");
+        assert_eq!(error.to_string(), "a\\u{1b}: b\\nc: d\\r (EINVAL)\nhint: e\\u{85}f");
+        assert_eq!(Error::new("").quote(vec!["g\th".into()]).to_string(), "\nlog: g\\th");
+        assert_eq!(Error::usage("i\n\tj").to_string(), "i\n\\tj");
     }
 }

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, plain};
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl Log {
             if self.file.is_some() || self.format == Format::Json {
                 self.line("warning", &text);
             } else {
-                print_stderr(&format!("warning: {text}\n"));
+                print_stderr(&format!("warning: {}\n", plain(text)));
             }
         }
     }

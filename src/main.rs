@@ -102,7 +102,7 @@ fn no_use(usage: &clap::Error, global: Option<Global>) -> u8 {
     }
     let error = match usage.kind() {
         ErrorKind::InvalidSubcommand => no_command(usage),
-        _ => Error::new(usage.render().to_string().trim_start_matches("error: ").trim_end()),
+        _ => Error::usage(usage.render().to_string().trim_start_matches("error: ").trim_end()),
     };
     let log = global.and_then(|global| open_log(&global).ok()).unwrap_or_else(Log::stderr);
     exit(&log, Err(error), 1)
