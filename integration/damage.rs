@@ -38,9 +38,9 @@ fn can_be_deleted(container: &Container, pid: u32, what: &str) {
 fn damaged_files_are_no_hindrance_to_delete_by_force() {
     case(|| {
         for file in ["record.json", "state.json", "config.json", "exec.fifo"] {
-            for content in
-                ["", "{", "null", "{}", "[1]", "\0\0\0", "{\"format\":99}", "{\"format\":1,\"id\":\"other\"}"]
-            {
+            let pid = |pid: i32| format!("{{\"id\":\"other\",\"init_process_pid\":{pid},\"init_process_start\":1}}");
+            let texts = ["", "{", "null", "{}", "[1]", "\0\0\0", "{\"format\":99}", "{\"format\":1,\"id\":\"other\"}"];
+            for content in texts.map(str::to_owned).into_iter().chain([0, 1, -1, i32::MIN].map(pid)) {
                 let (container, _io) = Container::running();
                 let pid = container.pid();
                 let path = container.root().join(&container.id).join(file);
@@ -48,7 +48,7 @@ fn damaged_files_are_no_hindrance_to_delete_by_force() {
                     skip!("another runtime has other files");
                 }
                 fs::remove_file(&path).unwrap();
-                fs::write(&path, content).unwrap();
+                fs::write(&path, &content).unwrap();
                 can_be_deleted(&container, pid, &format!("{file} is {content:?}"));
             }
         }

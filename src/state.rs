@@ -77,7 +77,7 @@ impl Container {
     ///
     /// The pidfd is taken before the start time is compared, so it can be of no other process.
     pub(crate) fn init_process(&self, proc: impl AsFd, record: &Record, init: &Init) -> Result<Option<InitProcess>> {
-        let Some(pid) = Pid::from_raw(init.init_process_pid).filter(|_| init.init_process_pid > 1) else {
+        let Some(pid) = Some(init.init_process_pid).filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
             return Err(Error::new(format!(
                 "{} is damaged: pid {}",
                 self.path.join(STATE).display(),
