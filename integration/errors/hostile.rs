@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::{broken, broken_text, last_mount, refused, seccomp, set};
-use crate::support::{Bundle, base_config, case, ours, skip};
+use crate::support::{Bundle, Container, base_config, case, ours, skip};
 
 /// A user namespace with these mappings of uids.
 fn mapped(bundle: &mut Bundle, uids: serde_json::Value) {
@@ -75,6 +75,7 @@ rows! {
     rlimit_is_a_fraction: |b| set(b, "/process/rlimits/0/soft", json!(1.5)), ["process.rlimits[0].soft", "1.5"];
     rlimit_does_not_fit: |b| set(b, "/process/rlimits/0/hard", json!(1e20)), ["process.rlimits[0].hard"];
     rlimit_has_no_type: |b| set(b, "/process/rlimits/0", json!({"soft": 1, "hard": 1})), ["process.rlimits[0]", "type"];
+    affinity_is_two_lines: |b| set(b, "/process/execCPUAffinity", json!({"initial": "0\n\u{1b}[2J1"})), ["process.execCPUAffinity", r"0\n\u{1b}[2J1"];
     oom_score_is_text: |b| set(b, "/process/oomScoreAdj", json!("100")), ["process.oomScoreAdj", "100"];
     oom_score_is_too_small: |b| set(b, "/process/oomScoreAdj", json!(-1001)), ["process.oomScoreAdj", "-1001"];
     oom_score_wraps: |b| set(b, "/process/oomScoreAdj", json!(4_294_967_297_i64)), ["process.oomScoreAdj", "4294967297"];
@@ -284,27 +285,79 @@ fn config_that_would_hang() {
     });
 }
 
-/// 100,000 variables or arguments, or 20,000 annotations, are no reason to take long: the deadline of a call is not reached, on an
-/// emulated processor either, whatever the kernel says to that many.
+/// 100,000 of something, or 30,000, are no reason to take long: the deadline of a call is not reached, on an emulated processor either,
+/// whatever the kernel says to that many. Seen: with our own runtime and devices, each of which was compared with all before it.
 #[test]
 fn a_great_many_entries_cost_little() {
     case(|| {
         if !ours() {
             skip!("asked only of this project's runtime");
         }
-        for pointer in ["/process/env", "/process/args", "/annotations", "/mounts/1/options", "/linux/maskedPaths"] {
+        let each = |entry: fn(usize) -> serde_json::Value| json!((0..100_000).map(entry).collect::<Vec<_>>());
+        let some = |entry: fn(usize) -> serde_json::Value| json!((0..30_000).map(entry).collect::<Vec<_>>());
+        let named =
+            |entry: fn(usize) -> (String, serde_json::Value)| json!((0..30_000).map(entry).collect::<Map<_, _>>());
+        for (pointer, value) in [
+            ("/process/env", each(|index| json!(format!("V{index}=x")))),
+            ("/process/args", each(|index| json!(index.to_string()))),
+            ("/process/user/additionalGids", each(|index| json!(index))),
+            ("/mounts/1/options", each(|index| json!(format!("o{index}=x")))),
+            ("/linux/maskedPaths", each(|index| json!(format!("/m{index}")))),
+        ] {
             let mut bundle = Bundle::new();
-            let count = if pointer == "/annotations" { 20_000 } else { 100_000 };
-            let entries = (0..count).map(|index| format!("/V{index}=x"));
-            let value = if pointer == "/annotations" {
-                entries.map(|key| (key, json!("x"))).collect()
-            } else {
-                json!(entries.collect::<Vec<_>>())
-            };
             bundle.set(pointer, value);
             let container = bundle.container();
             assert!(container.run().code() < 256);
             container.nothing_left();
         }
+        // Of these the kernel would have to make as many, so there is a mistake that is found after all of them.
+        for (pointer, value) in [
+            ("/annotations", named(|index| (format!("a{index}"), json!("x")))),
+            ("/annotations", named(|index| (format!("org.systemd.property.P{index}"), json!("uint64 1")))),
+            ("/linux/sysctl", named(|index| (format!("net.a{index}"), json!("1")))),
+            ("/linux/resources/rdma", named(|index| (format!("r{index}"), json!({"hcaHandles": 1})))),
+            ("/mounts", some(|index| json!({"destination": format!("/m{index}"), "type": "tmpfs", "source": "tmpfs"}))),
+            (
+                "/linux/devices",
+                each(|index| json!({"path": format!("/dev/d{index}"), "type": "c", "major": 1, "minor": 3})),
+            ),
+            ("/hooks", json!({"createRuntime": each(|_| json!({"path": "/bin/true"}))})),
+            ("/linux/seccomp", seccomp(each(|_| json!({"names": ["sync"], "action": "SCMP_ACT_ERRNO"})))),
+            ("/linux/seccomp", seccomp(some(argument_rule))),
+        ] {
+            let mut bundle = Bundle::new();
+            bundle.set(pointer, value).set("/linux/resources/hugepageLimits", json!([{"pageSize": "x", "limit": 0}]));
+            let container = bundle.container();
+            let output = container.create().fails();
+            assert!(output.stderr.starts_with("linux."), "{pointer}: {output:?}");
+            container.nothing_left();
+        }
+    });
+}
+
+fn argument_rule(index: usize) -> serde_json::Value {
+    json!({"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": index, "op": "SCMP_CMP_EQ"}]})
+}
+
+/// The same in what `exec` and `update` read.
+#[test]
+fn a_great_many_entries_of_other_files_cost_little() {
+    case(|| {
+        if !ours() {
+            skip!("asked only of this project's runtime");
+        }
+        let (container, _io) = Container::running();
+        let file = container.bundle.directory.join("file");
+        let variables: Vec<_> = (0..100_000).map(|index| format!("V{index}=x")).collect();
+        fs::write(&file, json!({"args": ["true"], "cwd": "/", "env": variables, "oomScoreAdj": 5000}).to_string())
+            .unwrap();
+        let process = container.command(&["exec", "--process", file.to_str().unwrap()], &[]).fails();
+        assert!(process.stderr.starts_with("process.oomScoreAdj: "), "{process:?}");
+        let limits: Vec<_> = (0..100_000).map(|minor| json!({"major": 8, "minor": minor, "rate": 1})).collect();
+        let pages = json!([{"pageSize": "x", "limit": 0}]);
+        fs::write(&file, json!({"blockIO": {"throttleReadBpsDevice": limits}, "hugepageLimits": pages}).to_string())
+            .unwrap();
+        let update = container.command(&["update", "--resources", file.to_str().unwrap()], &[]).fails();
+        assert!(update.stderr.starts_with("linux.resources.hugepageLimits[0].pageSize: "), "{update:?}");
     });
 }

@@ -1,5 +1,6 @@
 //! `linux.devices` and the default devices → nodes to make. Pure.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
@@ -19,13 +20,14 @@ const DEFAULT: &[(&str, u32, u32)] = &[
 
 pub(super) fn plan(linux: &Linux) -> Result<Vec<DevicePlan>> {
     let mut plans: Vec<DevicePlan> = Vec::new();
+    let mut paths = HashSet::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         let plan = one(index, device)?;
         // In its place comes the link to the container's own, as with runc.
         if plan.path.as_c_str() == c"dev/ptmx" {
             continue;
         }
-        if plans.iter().any(|other| other.path == plan.path) {
+        if !paths.insert(plan.path.clone()) {
             let field = format!("linux.devices[{index}].path");
             return Err(Error::at(field, format!("{:?} is listed twice", plan.path.display())));
         }
@@ -34,7 +36,7 @@ pub(super) fn plan(linux: &Linux) -> Result<Vec<DevicePlan>> {
     for &(path, major, minor) in DEFAULT {
         let path = RootPath::new(Path::new(path), "default device")?;
         // A device of the configuration at the same path takes the place of the default one.
-        if !plans.iter().any(|other| other.path == path) {
+        if !paths.contains(&path) {
             plans.push(DevicePlan {
                 path,
                 kind: libc::S_IFCHR,

@@ -21,7 +21,7 @@ pub(crate) struct HostPath(pub(crate) PathBuf);
 
 /// A path below the container's root, relative to it, without `..` or empty components. Only [`super::resolve`] turns
 /// it into a descriptor.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct RootPath(CString);
 
 impl RootPath {

@@ -96,18 +96,18 @@ fn without_rules_only_the_runtimes_own_devices_are_allowed() {
         lines(&rules),
         [
             "deny a *:* rwm",
-            "allow c *:* m",
             "allow b *:* m",
+            "allow c *:* m",
             "allow c 1:3 rwm",
-            "allow c 1:8 rwm",
-            "allow c 1:7 rwm",
-            "allow c 5:0 rwm",
             "allow c 1:5 rwm",
+            "allow c 1:7 rwm",
+            "allow c 1:8 rwm",
             "allow c 1:9 rwm",
+            "allow c 5:0 rwm",
             "allow c 5:1 rwm",
-            "allow c 136:* rwm",
             "allow c 5:2 rwm",
             "allow c 10:200 rwm",
+            "allow c 136:* rwm",
         ]
     );
     let program = v2_program(&rules);
@@ -245,4 +245,14 @@ fn programs_and_lines_decide_as_the_rules_say() {
         }
     }
     assert!(checked > 100, "{checked}");
+}
+
+/// Each in one place of a sorted list: compared with all others they would take minutes.
+#[test]
+fn a_hundred_thousand_rules_are_written_and_taken_back() {
+    let rule = |allow| (0..100_000).map(move |minor| json!({"allow": allow, "type": "c", "major": 7, "minor": minor}));
+    let rules = parsed(rule(true).chain(rule(false)).collect()).unwrap();
+    assert_eq!(v1_lines(&rules).unwrap().len(), 1 + 12);
+    assert_eq!(v1_lines(&rules[..100_000]).unwrap().len(), 1 + 100_000);
+    assert!(v2_program(&rules).len() > 1_000_000);
 }

@@ -1,5 +1,7 @@
 //! Device rules that come after `create`: `update --device-add` and `--device-rm`. Pure.
 
+use std::collections::BTreeMap;
+
 use super::{Devices, Rule, exceptions, line, parse, rules};
 use crate::error::{Error, Result};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, LinuxResources};
@@ -67,10 +69,9 @@ pub(crate) fn changed_rules(resources: Option<&LinuxResources>, changes: &[Linux
 /// a moment in which more is denied than before or after.
 pub(crate) fn v1_changes(from: &[Rule], to: &[Rule]) -> Result<Vec<(bool, String)>> {
     let ((_, from), (default, to)) = (exceptions(from)?, exceptions(to)?);
-    let more = |a: &[(Devices, u8)], b: &[(Devices, u8)], allow: bool| {
-        let access =
-            |list: &[(Devices, u8)], devices| list.iter().find(|(of, _)| *of == devices).map_or(0, |(_, a)| *a);
-        let missing: Vec<_> = a.iter().map(|(devices, bits)| (*devices, bits & !access(b, *devices))).collect();
+    let more = |a: &BTreeMap<Devices, u8>, b: &BTreeMap<Devices, u8>, allow: bool| {
+        let access = |devices| b.get(devices).copied().unwrap_or(0);
+        let missing: Vec<_> = a.iter().map(|(devices, bits)| (*devices, bits & !access(devices))).collect();
         missing.into_iter().filter(|(_, bits)| *bits != 0).map(move |(devices, bits)| (allow, line(devices, bits)))
     };
     // An exception from "all is denied" is an allowance, and the other way round.
