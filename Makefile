@@ -33,7 +33,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench seccomp-fuzz integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,7 +49,7 @@ check: ## formatting, lints, documentation, the forbidden arrows between rooms, 
 	scripts/arrows.sh
 	scripts/spec-musts.sh exist
 
-test: unit seccomp integration ## unit tests, seccomp and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
+test: unit seccomp fuzz-short integration ## unit tests, seccomp, fuzz targets for seconds and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=recurse guests
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
@@ -70,10 +70,17 @@ seccomp-bench: ## compiling and loading Docker's profile: ours, libseccomp, secc
 	@scripts/seccomp-profiles.sh .cache/seccomp
 	$(CARGO) bench $(CARGO_FLAGS) -p seccomp-equal
 
-FUZZ_TIME ?= 300
-seccomp-fuzz: ## the same comparison by libFuzzer, FUZZ_TIME=300 seconds
-	@scripts/setup.sh seccomp-fuzz
-	scripts/seccomp-fuzz.sh $(FUZZ_TIME)
+FUZZ_TIME ?= 600
+FUZZ_PARSERS = config process resources seccomp state mount cgroup dbus netlink criu fault kernel
+FUZZ_TARGETS ?= $(FUZZ_PARSERS) seccomp-equal
+fuzz: ## what reads untrusted input, and seccomp against libseccomp, by libFuzzer: FUZZ_TIME=600 seconds each; FUZZ_TARGETS="config state"
+	@scripts/setup.sh fuzz
+	scripts/fuzz.sh $(FUZZ_TIME) $(FUZZ_TARGETS)
+
+# The comparison has tests of its own (`make seccomp`).
+fuzz-short:
+	@scripts/setup.sh fuzz
+	scripts/fuzz.sh 3 $(FUZZ_PARSERS)
 
 integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/runc tests another runtime
 	@scripts/setup.sh integration

@@ -61,7 +61,11 @@ use profile::Question;
 use seccomp::explain::Call;
 use state::Root;
 
+#[cfg(not(fuzzing))]
 sys::entry!(command);
+#[cfg(fuzzing)]
+#[path = "../integration/fuzz/targets.rs"]
+mod fuzz;
 
 fn command() -> u8 {
     let words: Vec<OsString> = std::env::args_os().collect();

@@ -39,19 +39,23 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
     // Often a pipe, such as /dev/stdin: who names it waits for its end.
     let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
-    let mut process = read_all(File::open(path).map_err(failed)?, 0, path)?;
-    let members = members(&process, "process.json")?;
-    // Only config.json must have a `user`: a process.json is runc's own format, and there root is meant.
-    if !members.is_empty() && !members.contains_key("user") {
-        process = with_root(&process);
-    }
-    // As a field of a configuration, so that errors name fields as they do there.
-    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process.as_slice(), b"}"].concat();
-    let loaded = parse_named(&text, "process.json")?;
-    for warning in &loaded.warnings {
+    let (process, warnings) = parse_process(&read_all(File::open(path).map_err(failed)?, 0, path)?)?;
+    for warning in &warnings {
         log.warning(warning);
     }
-    loaded.spec.process().clone().ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
+    process.ok_or_else(|| Error::at("--process", format!("{path:?} has no process")))
+}
+
+/// A process.json, and what was left out of it. None: `null`.
+pub(crate) fn parse_process(text: &[u8]) -> Result<(Option<Process>, Vec<String>)> {
+    let members = members(text, "process.json")?;
+    // Only config.json must have a `user`: a process.json is runc's own format, and there root is meant.
+    let with_user = !members.is_empty() && !members.contains_key("user");
+    let process = if with_user { &with_root(text) } else { text };
+    // As a field of a configuration, so that errors name fields as they do there.
+    let text = [b"{\"ociVersion\":\"1.0.0\",\"process\":", process, b"}"].concat();
+    let loaded = parse_named(&text, "process.json")?;
+    Ok((loaded.spec.process().clone(), loaded.warnings))
 }
 
 /// The members of what is to become a part of a configuration: it must be an object, and end with it.
@@ -73,12 +77,16 @@ pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
     } else {
         Box::new(File::open(source).map_err(failed)?)
     };
-    let resources = read_all(file, 0, source)?;
-    members(&resources, "--resources")?;
-    let bytes = [b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":", resources.as_slice(), b"}}"].concat();
-    let linux = parse_named(&bytes, "--resources")?.spec.linux().clone();
-    let resources = linux.and_then(|linux| linux.resources().clone());
+    let resources = parse_resources(&read_all(file, 0, source)?)?;
     resources.ok_or_else(|| Error::at("--resources", format!("{source:?} has no resources")))
+}
+
+/// `linux.resources` by themselves. None: `null`.
+pub(crate) fn parse_resources(text: &[u8]) -> Result<Option<LinuxResources>> {
+    members(text, "--resources")?;
+    let text = [b"{\"ociVersion\":\"1.0.0\",\"linux\":{\"resources\":", text, b"}}"].concat();
+    let linux = parse_named(&text, "--resources")?.spec.linux().clone();
+    Ok(linux.and_then(|linux| linux.resources().clone()))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

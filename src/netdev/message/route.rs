@@ -17,14 +17,14 @@ const RTNH_F_CHOSEN: u32 = 0x2 | 0x4;
 
 /// A route, as the kernel has told it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::netdev) struct Route {
+pub(in super::super) struct Route {
     header: [u8; RTMSG],
     attributes: Vec<(u16, Vec<u8>)>,
 }
 
 impl Route {
     /// Whether it leaves by that device, and was made by somebody: the kernel's own come with addresses.
-    pub(in crate::netdev) fn is_made_for(&self, index: u32) -> bool {
+    pub(in super::super) fn is_made_for(&self, index: u32) -> bool {
         let [.., table, protocol, _, _, _, _, _, _] = self.header;
         let by = self.attributes.iter().find(|(kind, _)| *kind == RTA_OIF).and_then(|(_, bytes)| u32_at(bytes, 0));
         let cloned = u32_at(&self.header, 8).is_some_and(|flags| flags & RTM_F_CLONED != 0);
@@ -32,18 +32,18 @@ impl Route {
     }
 
     /// A gateway must be reachable by another route before.
-    pub(in crate::netdev) fn has_gateway(&self) -> bool {
+    pub(in super::super) fn has_gateway(&self) -> bool {
         self.attributes.iter().any(|(kind, _)| matches!(*kind, RTA_GATEWAY | RTA_VIA))
     }
 }
 
 /// All routes of all devices and tables.
-pub(in crate::netdev) fn list() -> Request {
+pub(in super::super) fn list() -> Request {
     Request::new(libc::RTM_GETROUTE, NLM_F_DUMP, &[0; RTMSG])
 }
 
 /// An answer about a route.
-pub(in crate::netdev) fn read(part: &[u8]) -> Option<Route> {
+pub(in super::super) fn read(part: &[u8]) -> Option<Route> {
     let header = *part.first_chunk()?;
     // The object of a next hop is gone with the device; what it has said is in the route, too.
     let attributes = attributes(part.get(RTMSG..)?).filter(|(kind, _)| !matches!(*kind, RTA_CACHEINFO | RTA_NH_ID));
@@ -51,7 +51,7 @@ pub(in crate::netdev) fn read(part: &[u8]) -> Option<Route> {
 }
 
 /// Makes a route again, by the device of that index.
-pub(in crate::netdev) fn add(route: &Route, index: u32) -> Request {
+pub(in super::super) fn add(route: &Route, index: u32) -> Request {
     let mut header = route.header;
     let flags = u32_at(&header, 8).unwrap_or(0) & RTNH_F_CHOSEN;
     header.iter_mut().skip(8).zip(flags.to_ne_bytes()).for_each(|(slot, byte)| *slot = byte);
