@@ -42,11 +42,12 @@ build: ## the static release binary
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	@ls -l $(BIN)
 
-check: ## formatting, lints, documentation, the forbidden arrows between rooms, and that docs/spec.md names tests
+check: ## formatting, lints, documentation, forbidden arrows between rooms, dependencies, and that docs/spec.md names tests
 	$(CARGO) fmt --all -- --check
 	$(CARGO) clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc $(CARGO_FLAGS) --no-deps --document-private-items
 	scripts/arrows.sh
+	scripts/dependencies.sh
 	scripts/spec-musts.sh exist
 
 test: unit seccomp fuzz-short integration ## unit tests, seccomp, fuzz targets for seconds and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
