@@ -9,7 +9,7 @@ mod races;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -19,7 +19,7 @@ use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::support::{Bundle, busybox, case, ours, scale, skip, wait_for_end};
+use crate::support::{Bundle, Call, Container, busybox, case, ours, pidfd, runtime, scale, skip, wait_for_end};
 
 /// Notices who opens something: a look-up without opening (`O_PATH`) does not count.
 struct Watch(OwnedFd);
@@ -168,5 +168,38 @@ fn the_state_of_somebody_else_is_not_believed() {
         chown(&state, Some(0), Some(0)).unwrap();
         container.command(&["delete"], &[]).ok();
         assert!(trap.exists());
+    });
+}
+
+/// Links in such a place lead nowhere: not to a container of another root directory, nor to where a new one is to be made.
+/// Seen: with our own runtime, without O_NOFOLLOW. A root directory that is itself a link is what its caller wants.
+#[test]
+fn a_link_in_the_root_directory_is_no_container() {
+    case(|| {
+        if !ours() {
+            skip!("asked only of this project's runtime");
+        }
+        let (container, _io) = Container::running();
+        let pid = container.pid();
+        let everybodys = container.bundle.directory.join("everybodys");
+        fs::create_dir(&everybodys).unwrap();
+        fs::set_permissions(&everybodys, fs::Permissions::from_mode(0o777)).unwrap();
+        symlink(container.root().join(&container.id), everybodys.join(&container.id)).unwrap();
+        symlink(container.bundle.directory.join("nowhere"), everybodys.join("new")).unwrap();
+        let (place, bundle) = (everybodys.to_str().unwrap(), container.bundle.directory.to_str().unwrap());
+        let call = |words: &[&str]| Call::new(runtime()).args(["--root", place]).args(words).run();
+        for words in [&["state"][..], &["kill", "--all"], &["delete", "--force"], &["pause"], &["start"], &["ps"]] {
+            call(&[words, &[&container.id]].concat()).fails();
+        }
+        assert_eq!(call(&["list", "--quiet"]).ok().stdout, "");
+        for id in [&container.id, "new"] {
+            call(&["create", "--bundle", bundle, id]).fails();
+        }
+        assert!(pidfd(pid).is_some() && container.state()["status"] == "running");
+        assert!(!container.bundle.directory.join("nowhere").exists());
+        let link = container.bundle.directory.join("link");
+        symlink(container.root(), &link).unwrap();
+        let through = Call::new(runtime()).args(["--root", link.to_str().unwrap(), "state", &container.id]).run().ok();
+        assert!(through.stdout.contains("running"), "{through:?}");
     });
 }
