@@ -92,7 +92,7 @@ fn attempt(bundle: Bundle) -> (Container, Output) {
 
 // ---------------------------------------------------------------------------------------------- links in the rootfs
 
-/// CVE-2019-18837: a mount below an absolute link was made on the host.
+/// CVE-2019-18837: a mount below an absolute link was made on the host. Seen: our own runtime without RESOLVE_IN_ROOT.
 #[test]
 fn cve_2019_18837_directory() {
     case(|| {
@@ -121,6 +121,7 @@ fn cve_2019_18837_file() {
 }
 
 /// CVE-2026-87766 (bubblewrap) and its kind: a parent that is a link out of the root, by way of /proc.
+/// Seen: our own runtime without RESOLVE_IN_ROOT.
 #[test]
 fn links_through_proc_do_not_lead_out() {
     case(|| {
@@ -192,7 +193,7 @@ fn rounds() -> usize {
 }
 
 /// CVE-2021-30465: a mount was made below the host's directory, in the container's mount namespace before the root was
-/// changed: a later bind mount could take it from there.
+/// changed: a later bind mount could take it from there. Seen: our own runtime without RESOLVE_IN_ROOT.
 #[test]
 fn cve_2021_30465_race_at_a_mount() {
     case(|| {
@@ -524,6 +525,7 @@ fn cve_2019_5736_entry_point_is_the_runtime() {
 }
 
 /// CVE-2017-5226, CVE-2016-10124: TIOCSTI into the caller's terminal. Init leads a session that has none.
+/// Seen: our own runtime without setsid(2).
 #[test]
 fn cve_2017_5226_no_terminal_of_the_caller() {
     case(|| {
@@ -562,6 +564,7 @@ fn cve_2025_23266_hooks_do_not_get_the_images_variables() {
 }
 
 /// CVE-2022-29162 and its kind: inheritable capabilities that nobody asked for.
+/// Seen: our own runtime, when what is permitted was inheritable.
 #[test]
 fn cve_2022_29162_no_inheritable_capabilities() {
     case(|| {
@@ -595,6 +598,7 @@ fn cve_2024_40635_no_number_becomes_root() {
 }
 
 /// CVE-2022-0492: release_agent of a v1 hierarchy that is mounted read-only.
+/// Seen: our own runtime, when `ro` had no effect.
 #[test]
 fn cve_2022_0492_release_agent() {
     case(|| {
@@ -611,6 +615,7 @@ fn cve_2022_0492_release_agent() {
 }
 
 /// CVE-2024-25621: modes of directories and files, which hold the variables of a container, whatever the umask.
+/// Seen: our own runtime with modes 777 and 666.
 #[test]
 fn cve_2024_25621_state_is_not_for_others() {
     case(|| {

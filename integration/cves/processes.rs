@@ -41,7 +41,7 @@ fn cve_2020_15257_no_abstract_socket() {
     });
 }
 
-/// CVE-2016-10124, of `exec`: TIOCSTI into the caller's terminal.
+/// CVE-2016-10124, of `exec`: TIOCSTI into the caller's terminal. Seen: our own runtime without setsid(2).
 #[test]
 fn cve_2016_10124_exec_has_no_terminal_of_the_caller() {
     case(|| {

@@ -11,6 +11,7 @@ use crate::namespaces::{mappings, user_namespaces};
 use crate::support::{Bundle, Call, Container, busybox, case, ours, runtime, scale, skip, with_io};
 
 /// CVE-2024-21626: a descriptor of the caller, or of the runtime, as working directory or as a way to the program.
+/// Seen: crun 1.8.1.
 #[test]
 fn cve_2024_21626_descriptors_of_the_host() {
     case(|| {

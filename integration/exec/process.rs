@@ -159,7 +159,7 @@ fn user_and_groups() {
     });
 }
 
-/// CVE-2026-30892: what is no number became 0, which is root.
+/// CVE-2026-30892: what is no number became 0, which is root. Seen: runc 1.1.5, crun 1.8.1.
 #[test]
 fn cve_2026_30892_user_is_numbers() {
     case(|| {
