@@ -78,6 +78,29 @@ fn missing_and_foreign_files_are_no_hindrance_to_delete_by_force() {
     });
 }
 
+/// Without a state nobody knows of init, but its cgroup does.
+#[test]
+fn a_container_that_lives_is_not_deleted_because_its_files_are_missing() {
+    case(|| {
+        if !ours() {
+            skip!("another runtime has other files");
+        }
+        for files in [&["state.json"][..], &["record.json"], &["record.json", "state.json"]] {
+            let (container, _io) = Container::running();
+            let pid = container.pid();
+            for file in files {
+                fs::remove_file(container.root().join(&container.id).join(file)).unwrap();
+            }
+            let output = container.command(&["delete"], &[]).fails();
+            clear(&output);
+            assert!(output.stderr.contains(" is missing, and of the container "), "{files:?}: {output:?}");
+            assert!(output.stderr.contains("hint: `delete --force` kills them"), "{files:?}: {output:?}");
+            assert!(pidfd(pid).is_some(), "{files:?}: killed");
+            can_be_deleted(&container, pid, &format!("{files:?} missing"));
+        }
+    });
+}
+
 /// `/run` is wiped while the container runs.
 #[test]
 fn a_container_without_its_directory_is_listed_and_can_be_deleted() {

@@ -55,7 +55,12 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
         Ok(Some(record)) => Some(record),
         // Damaged, or taken away: the cgroup knows it, too.
         other => match root.marked_record(&proc, id)? {
-            Some(record) => Some(record),
+            Some(record) => {
+                if !force {
+                    container.check_dead(&proc, &record)?;
+                }
+                Some(record)
+            }
             None => without_record(&proc, &container, other)?,
         },
     };

@@ -17,6 +17,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
@@ -72,6 +73,17 @@ pub(crate) struct InitProcess {
     pub(crate) pidfd: OwnedFd,
 }
 
+/// How long the processes of a `create` that was killed may need to end.
+const ENDING: Duration = Duration::from_secs(1);
+
+impl Init {
+    /// Whether it is, if it is of this boot.
+    fn is_alive(&self, proc: impl AsFd) -> bool {
+        read_stat(proc, self.init_process_pid)
+            .is_some_and(|stat| stat.starttime == self.init_process_start && !matches!(stat.state, 'Z' | 'X'))
+    }
+}
+
 impl Container {
     /// The init process, if it is alive: the same pid, started at the same tick of the same boot.
     ///
@@ -91,9 +103,11 @@ impl Container {
                 result.map_err(|errno| Error::new(format!("pidfd_open {}", init.init_process_pid)).errno(errno))?
             }
         };
-        let alive = read_stat(&proc, init.init_process_pid)
-            .is_some_and(|stat| stat.starttime == init.init_process_start && !matches!(stat.state, 'Z' | 'X'));
-        if alive && boot_id(&proc)? == record.boot_id { Ok(Some(InitProcess { pid, pidfd })) } else { Ok(None) }
+        if init.is_alive(&proc) && boot_id(&proc)? == record.boot_id {
+            Ok(Some(InitProcess { pid, pidfd }))
+        } else {
+            Ok(None)
+        }
     }
 
     /// The status as the kernel tells it.
@@ -101,10 +115,14 @@ impl Container {
         let (record, init) = match (self.record()?, self.init()?) {
             (Some(record), Some(init)) => (record, init),
             // The record goes first when a container is removed.
-            (None, Some(_)) => return Ok((Status::Stopped, None)),
+            (None, Some(init)) => {
+                let alive = init.is_alive(&proc);
+                return if alive { Err(self.lost(RECORD, "its init")) } else { Ok((Status::Stopped, None)) };
+            }
             // Without a creator that holds the lock nobody will ever finish it.
             (_, None) if self.is_locked_by_another() => return Ok((Status::Creating, None)),
-            (_, None) => return Ok((Status::Stopped, None)),
+            (Some(record), None) => return self.check_dead(&proc, &record).map(|()| (Status::Stopped, None)),
+            (None, None) => return Ok((Status::Stopped, None)),
         };
         let Some(process) = self.init_process(proc, &record, &init)? else {
             return Ok((Status::Stopped, None));
@@ -119,6 +137,23 @@ impl Container {
         Ok((status, Some(process)))
     }
 
+    /// Without a state nobody can tell which process is init; that none lives, the cgroup can tell. Those of a `create` that
+    /// died are just ending.
+    pub(crate) fn check_dead(&self, proc: impl AsFd, record: &Record) -> Result<()> {
+        if self.is_over(proc, record)? {
+            return Ok(());
+        }
+        match record.cgroup.wait_until_empty(ENDING) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.lost(STATE, &format!("the processes {:?}", record.cgroup.processes()))),
+        }
+    }
+
+    fn lost(&self, file: &str, whose: &str) -> Error {
+        Error::new(format!("{} is missing, and of the container {whose} live", self.path.join(file).display()))
+            .hint("`delete --force` kills them and removes the container")
+    }
+
     /// Why nobody will ask for this container any more; None if somebody may.
     pub(crate) fn left_over(&self, proc: impl AsFd) -> Result<Option<&'static str>> {
         if self.is_locked_by_another() {
@@ -131,9 +166,12 @@ impl Container {
         })
     }
 
-    /// Whether all its processes are gone, as they are with the init of a pid namespace. Whoever is in its cgroup then is
+    /// Whether all its processes are gone, as they are with the init of a pid namespace, or with the boot. Whoever is in its cgroup then is
     /// another's: of a container that was given the same path meanwhile, or of a unit that has the same name.
     pub(crate) fn is_over(&self, proc: impl AsFd, record: &Record) -> Result<bool> {
+        if record.boot_id != boot_id(&proc)? {
+            return Ok(true);
+        }
         let Some(init) = self.init()?.filter(|_| record.own_pid_namespace) else { return Ok(false) };
         Ok(self.init_process(proc, record, &init)?.is_none())
     }
