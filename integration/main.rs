@@ -72,6 +72,7 @@ mod seccomp_notify;
 mod spec;
 mod support;
 mod systemd;
+mod timeout;
 mod tty;
 mod update;
 mod user_session;

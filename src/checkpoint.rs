@@ -70,7 +70,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
         return restored;
     }
     // criu has killed it.
-    delete::wait_for_end(&init.pidfd).map_err(|error| {
+    delete::wait_for_end(&init.pidfd, "container init").map_err(|error| {
         error.hint(
             "does org.criu.config, or /etc/criu/runc.conf, say leave-running? --leave-running is the option for that",
         )

@@ -38,17 +38,19 @@ pub(crate) fn spawn(
     plan: &Plan,
     join: Join,
     flags: i32,
+    interrupt: &Interrupt,
     rollback: &mut Rollback,
     child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
 ) -> Result<Spawned> {
     raise_hard_limits(plan)?;
-    clone_into(join, flags, rollback, child)
+    clone_into(join, flags, Some((interrupt, who(plan))), rollback, child)
 }
 
-/// As [`spawn`], without raising the limits.
+/// As [`spawn`], without raising the limits. With `interrupt` it may wait for the child's first word.
 pub(crate) fn clone_into(
     join: Join,
     flags: i32,
+    interrupt: Option<(&Interrupt, &str)>,
     rollback: &mut Rollback,
     child: impl Fn(BorrowedFd<'_>, &[OwnedFd]),
 ) -> Result<Spawned> {
@@ -56,7 +58,10 @@ pub(crate) fn clone_into(
     if let Some(into) = &join.into
         && let Some(spawned) = attempt(Some(into.as_fd()), flags, rollback, |sync| child(sync, &files))?
     {
-        return Ok(spawned);
+        interrupt.map_or(Ok(()), |(interrupt, who)| interrupt.wait_for(spawned.sync.0.as_fd(), who))?;
+        if !spawned.was_killed_at_birth() {
+            return Ok(spawned);
+        }
     }
     if let Some(unit) = &join.unit {
         let wait = |sync: BorrowedFd<'_>| match ChildEnd(sync).wait() {
@@ -73,9 +78,17 @@ pub(crate) fn clone_into(
         .ok_or_else(|| Error::at("linux.namespaces", "create the namespaces"))
 }
 
-/// None: the child has to join the unified hierarchy by itself, or to report that it cannot. Either there is no clone3
-/// here, only clone; or a user may not move a process that far; or the kernel has killed the child at its birth: Linux 6.18
-/// takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that came during the clone.
+/// What is waited for when it is for a child.
+fn who(plan: &Plan) -> &'static str {
+    match plan {
+        plan if plan.is_exec() => "the process to be ready",
+        plan if plan.hooks.create_container.is_empty() => "container init to be ready",
+        _ => "container init and its createContainer hooks",
+    }
+}
+
+/// None: the child has to join the unified hierarchy by itself, or to report that it cannot: there is no clone3 here, only
+/// clone, or a user may not move a process that far.
 fn attempt(
     into: Option<BorrowedFd<'_>>,
     flags: i32,
@@ -97,8 +110,7 @@ fn attempt(
     };
     rollback.child(&pidfd)?;
     drop(child_end);
-    let spawned = Spawned { pid, pidfd, sync: ParentEnd(parent_end) };
-    Ok(if into.is_some() && spawned.was_killed_at_birth() { None } else { Some(spawned) })
+    Ok(Some(Spawned { pid, pidfd, sync: ParentEnd(parent_end) }))
 }
 
 fn clone_failed(flags: i32, errno: Errno) -> Error {
@@ -120,6 +132,8 @@ fn clone_failed(flags: i32, errno: Errno) -> Error {
 }
 
 impl Spawned {
+    /// By the kernel: Linux 6.18 takes a past `cgroup.kill` of the child's cgroup, or of ours, for one that came during the
+    /// clone.
     fn was_killed_at_birth(&self) -> bool {
         if !self.sync.ends_silently() {
             return false;
@@ -311,7 +325,7 @@ impl Supervisor<'_> {
         let mut terminal = None;
         self.log.debug(format_args!("child {pid} is cloned"));
         loop {
-            self.interrupt.wait_for(sync.0.as_fd())?;
+            self.interrupt.wait_for(sync.0.as_fd(), who(self.plan))?;
             match sync.receive() {
                 Ok(Message::Ready) => {
                     self.log.debug(format_args!("child {pid} is ready"));

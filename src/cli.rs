@@ -50,6 +50,10 @@ pub(crate) struct Global {
     /// nobody: the container stays in that of its creator, without limits and device rules
     #[arg(long, value_name = "MANAGER")]
     pub(crate) cgroup_manager: Option<CgroupManager>,
+    /// How long the command may wait, for hooks, locks, agents and the kernel; of run and exec, until the program runs.
+    /// Then it fails, and undoes what it has done. For example 10s or 1m30s
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
     // containerd 1.x passes CriuPath of its configuration to each command, as does who knows runc 1.1.
     #[arg(long = "criu", value_name = "PATH", hide = true)]
     _criu: Option<PathBuf>,

@@ -12,6 +12,7 @@ use rustix::process::Pid;
 use crate::agent::Agent;
 use crate::cgroups::{Cgroup, Driver, Holder, Manager, none};
 use crate::child::{self, Supervised, Supervisor};
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hooks::{self, StateText};
 use crate::host::{self, Host};
@@ -72,6 +73,8 @@ pub(crate) struct Created {
     pub(crate) terminal: Option<OwnedFd>,
     /// In `run`, which has nobody else to wait for it.
     pub(crate) notify: Option<Notify>,
+    /// For waits that are still to come.
+    pub(crate) interrupt: Interrupt,
 }
 
 /// `create ID`.
@@ -290,7 +293,7 @@ fn carry_out(
     let gate = if request.ends == Ends::Created { Some(container.make_gate()?) } else { None };
     let namespaces = &plan.child.namespaces;
     let flags = if namespaces.needs_second_child() { 0 } else { namespaces.new };
-    let spawned = child::spawn(&plan, record.cgroup.join()?, flags, rollback, |sync, tasks| {
+    let spawned = child::spawn(&plan, record.cgroup.join()?, flags, &opened.interrupt, rollback, |sync, tasks| {
         let init = Init {
             plan: &plan.child,
             hooks: &plan.hooks,
@@ -346,7 +349,8 @@ fn carry_out(
     rollback.keep();
     log.debug(format_args!("container {:?} is created", request.id));
     log.succeeds();
-    Ok((Created { host, plan, container, record, state, pid, pidfd, terminal, notify }, sync))
+    let interrupt = opened.interrupt;
+    Ok((Created { host, plan, container, record, state, pid, pidfd, terminal, notify, interrupt }, sync))
 }
 
 /// The device rules, and the cgroup's owner. Not earlier: the child makes device nodes that the container may not use.
@@ -414,7 +418,8 @@ pub(crate) fn run_hooks(
     let environment = own_environment();
     let output = open::hook_output(output)?;
     let interrupted = interrupt.map(AsFd::as_fd);
-    let place = hooks::Place { cwd: bundle, environment: &environment, output: &output, interrupt: interrupted };
+    let end = deadline::of_hook();
+    let place = hooks::Place { cwd: bundle, environment: &environment, output: &output, interrupt: interrupted, end };
     hooks::run(list, state, &place).map_err(|failed| {
         let Some(hook) = list.get(failed.index) else { return Error::new("hook") };
         let failure = match failed.failure {
@@ -423,6 +428,11 @@ pub(crate) fn run_hooks(
             hooks::Failure::Signal(signal) => HookFailure::Signal(signal),
             hooks::Failure::Timeout => HookFailure::Timeout(hook.timeout_seconds.unwrap_or(0)),
             hooks::Failure::Interrupted => return interrupt.map_or_else(|| Error::new("hook"), Interrupt::error),
+            hooks::Failure::Late => {
+                let what = format!("the hook {}, {:?}", hook.field, hook.path);
+                let late = end.map_or(Ok(()), |end| deadline::check(end, &what));
+                return late.err().unwrap_or_else(|| Error::new(format!("{what}, was killed after 10 s")));
+            }
         };
         plan::hook_failed(&hook.field, &hook.path.to_string_lossy(), &failure, &String::from_utf8_lossy(&failed.output))
     })

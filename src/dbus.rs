@@ -19,7 +19,7 @@ pub(crate) enum Failure {
     /// The other side's error: its name, and its words.
     #[error("{text} ({name})")]
     Remote { name: String, text: String },
-    #[error("no answer within {} s", PATIENCE.as_secs())]
+    #[error("no answer in time")]
     Timeout,
     #[error("the connection was closed")]
     Closed,
@@ -65,7 +65,7 @@ impl Connection {
         let stream = UnixStream::from(stream);
         let mut connection = Self { stream, input: Vec::new(), serial: 0, peer: None, signals: Vec::new() };
         connection.stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = crate::deadline::until(PATIENCE);
         for wanted in ["DATA", "OK"] {
             let line = loop {
                 match connection.input.windows(2).position(|end| end == b"\r\n") {
@@ -84,7 +84,7 @@ impl Connection {
     pub(crate) fn call(&mut self, method: &Method<'_>, arguments: &[Value]) -> Result<Vec<Value>, Failure> {
         self.serial = self.serial.wrapping_add(1).max(1);
         self.stream.write_all(&message::call(self.serial, method, arguments))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = crate::deadline::until(PATIENCE);
         loop {
             let message = self.next(deadline)?;
             if message.reply_to == Some(self.serial) {
@@ -103,7 +103,7 @@ impl Connection {
 
     /// Waits for a signal of which `found` makes something. Those that have come since the connection was made count.
     pub(crate) fn wait<T>(&mut self, member: &str, found: impl Fn(&[Value]) -> Option<T>) -> Result<T, Failure> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = crate::deadline::until(PATIENCE);
         loop {
             let mut named = self.signals.iter().filter(|(name, _)| name == member);
             if let Some(found) = named.find_map(|(_, arguments)| found(arguments)) {

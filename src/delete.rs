@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
 use crate::create::run_hooks;
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
 use crate::host;
@@ -50,6 +51,7 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
     };
     if let Some(process) = &process {
         kill(&container, process)?;
+        wait_for_end(&process.pidfd, "container init")?;
     }
     let record = match container.record() {
         Ok(Some(record)) => Some(record),
@@ -97,19 +99,19 @@ fn kill(container: &Container, process: &InitProcess) -> Result<()> {
     {
         record.cgroup.kill()?;
     }
-    wait_for_end(&process.pidfd)
+    Ok(())
 }
 
 /// Waits until a killed process is gone.
-pub(crate) fn wait_for_end(pidfd: &OwnedFd) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_for_end(pidfd: &OwnedFd, who: &str) -> Result<()> {
+    let end = deadline::until(PATIENCE);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout =
-            Timespec { tv_sec: i64::try_from(left.as_secs()).unwrap_or(0), tv_nsec: i64::from(left.subsec_nanos()) };
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = deadline::timespec(left.as_secs(), left.subsec_nanos());
         match rustix::event::poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&timeout)) {
             Ok(0) => {
-                return Err(Error::new("container init still running 10 s after it was killed")
+                deadline::check(end, format!("{who} to end, which was killed"))?;
+                return Err(Error::new(format!("{who} still running 10 s after it was killed"))
                     .hint("it may wait in the kernel, for a device or a frozen parent cgroup; its state is kept"));
             }
             Ok(_) => return Ok(()),

@@ -1,6 +1,6 @@
 //! `events`: what containers use, and that they run out of memory; a JSON object on each line. Runs in: parent.
 
-mod interval;
+pub(crate) mod interval;
 mod newcomers;
 
 use std::io::Write;
@@ -53,7 +53,7 @@ struct Followed {
 pub(crate) fn events(root: &Root, id: Option<&str>, interval: &str, once: bool, log: &Log) -> Result<()> {
     let proc = host::open_proc()?;
     let only = id.map(|id| root.find(id)).transpose()?;
-    let interval = interval::parse(interval)?;
+    let interval = interval::duration("--interval", interval)?;
     let Some(container) = only else {
         if !once {
             return follow(root, Vec::new(), Some(Newcomers::new(root)?), &proc, interval, log);

@@ -88,7 +88,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     }
     let mut rollback = Rollback::new();
     let executed = || -> Result<Executed> {
-        let spawned = child::spawn(&plan, join, 0, &mut rollback, |sync, tasks| {
+        let spawned = child::spawn(&plan, join, 0, &interrupt, &mut rollback, |sync, tasks| {
             let plan = &plan.child;
             let (root, proc) = (root.as_ref().map(AsFd::as_fd), host.proc.as_fd());
             Exec { plan, init: init.pidfd.as_fd(), kinds, root, proc, tasks, sync }.run()
@@ -119,7 +119,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             rollback.pid_file(path);
         }
         sync.go_on().map_err(|errno| child::init_died(&plan, cgroup, &pidfd, Some(errno)))?;
-        wait_for_exec(&plan, &sync, log)?;
+        wait_for_exec(&plan, &interrupt, &sync, log)?;
         Ok(Executed { pid, pidfd, terminal })
     }();
     let executed = executed.map_err(|error| rollback.undo(error))?;
@@ -151,8 +151,9 @@ struct Executed {
 }
 
 /// The child's end of the socket is closed by exec.
-fn wait_for_exec(plan: &Plan, sync: &ParentEnd, log: &Log) -> Result<()> {
+fn wait_for_exec(plan: &Plan, interrupt: &Interrupt, sync: &ParentEnd, log: &Log) -> Result<()> {
     loop {
+        interrupt.wait_for(sync.0.as_fd(), "the process to execute its program")?;
         match sync.receive() {
             Ok(Message::End) => return Ok(()),
             Ok(Message::Fault(fault)) => return Err(plan::explain(plan, &fault)),

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{MemfdFlags, SeekFrom};
 use rustix::pipe::PipeFlags;
@@ -59,6 +59,8 @@ pub(crate) enum Failure {
     Timeout,
     /// It was killed because a signal has come for us.
     Interrupted,
+    /// It was killed at the end of the time for all.
+    Late,
 }
 
 /// The end of a hook that failed, with the last bytes of its output.
@@ -78,6 +80,8 @@ pub(crate) struct Place<'a> {
     pub(crate) output: &'a Output,
     /// Becomes readable when the hook is to be given up.
     pub(crate) interrupt: Option<BorrowedFd<'a>>,
+    /// When it is to be given up in any case.
+    pub(crate) end: Option<Instant>,
 }
 
 /// Files for the output of hooks; where there is none, it goes into a pipe, and its end into the error.
@@ -126,7 +130,7 @@ fn one(hook: &HookPlan, state: &str, place: &Place<'_>, output: &mut Vec<u8>) ->
         }
         Cloned::Parent { pid, pidfd } => {
             drop((writer, status_writer));
-            let ended = wait(hook, pid, &pidfd, &reader, place.interrupt, output);
+            let ended = wait(hook, pid, &pidfd, &reader, place, output);
             let mut errno = [0u8; 4];
             if rustix::io::read(&status_reader, &mut errno) == Ok(4) {
                 return Err(Failure::Start(i32::from_le_bytes(errno)));
@@ -153,8 +157,8 @@ fn execute(
         rustix::stdio::dup2_stderr(stderr.unwrap_or(output))?;
         rustix::process::chdir(place.cwd)?;
         sys::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
-        sys::reset_handlers();
-        SigSet::empty().thread_set_mask().map_err(|_| Errno::INVAL)
+        sys::reset_handlers()?;
+        sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty())
     };
     match prepare() {
         Ok(()) => sys::execve(&hook.path, argv, env),
@@ -167,17 +171,21 @@ fn wait(
     pid: Pid,
     pidfd: &OwnedFd,
     reader: &OwnedFd,
-    interrupt: Option<BorrowedFd<'_>>,
+    place: &Place<'_>,
     output: &mut Vec<u8>,
 ) -> Result<(), Failure> {
     // The hook leads its own session and group: its children go with it.
     let give_up = |failure| {
+        // Itself first: it may not have got that far, and its number is its group's until it is reaped.
+        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         let _ = reap(pidfd);
         Err(failure)
     };
     // Too far away to be told by the clock: never.
-    let deadline = hook.timeout_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+    let own = hook.timeout_seconds.and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+    let deadline = [own, place.end].into_iter().flatten().min();
+    let interrupt = place.interrupt;
     let mut open = true;
     loop {
         let interrupted = interrupt.unwrap_or(pidfd.as_fd());
@@ -192,10 +200,10 @@ fn wait(
             tv_nsec: i64::from(left.subsec_nanos()),
         });
         match rustix::event::poll(&mut fds, left.as_ref()) {
-            Ok(0) => return give_up(Failure::Timeout),
+            Ok(0) => return give_up(if deadline == own { Failure::Timeout } else { Failure::Late }),
             Ok(_) => {}
             Err(Errno::INTR) => continue,
-            Err(errno) => return Err(Failure::Start(errno.raw_os_error())),
+            Err(errno) => return give_up(Failure::Start(errno.raw_os_error())),
         }
         let ended = fds.first().is_some_and(|fd| !fd.revents().is_empty());
         if interrupt.is_some() && fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) {

@@ -10,6 +10,7 @@ mod console;
 mod create;
 mod criu;
 mod dbus;
+mod deadline;
 mod delete;
 mod error;
 mod events;
@@ -166,6 +167,9 @@ fn carry_out(command: Command, global: &Global, name: &str, log: &Log) -> Result
     }
     if let Command::Seccomp(seccomp) = &command {
         return look_into(seccomp).map(|()| 0);
+    }
+    if let Some(limit) = &global.timeout {
+        deadline::set(events::interval::duration("--timeout", limit)?);
     }
     let root = Root::new(&global.root.clone().map_or_else(|| default_root(name), Ok)?)?;
     match command {

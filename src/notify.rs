@@ -15,6 +15,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::state::Container;
 use crate::sys;
@@ -78,10 +79,7 @@ impl Notify {
     pub(crate) fn wait(&self, pid: Pid, pidfd: &OwnedFd) -> Result<()> {
         loop {
             let mut fds = [PollFd::new(&self.container, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
-            match rustix::event::poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(Error::new("poll").errno(errno)),
-            }
+            deadline::poll(&mut fds, "the container's program to say that it is ready (sd_notify)")?;
             let [message, ended] = fds.map(|fd| !fd.revents().is_empty());
             if message && self.turn(pid) {
                 return self.barrier();

@@ -7,10 +7,12 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 
 use crate::cgroups::{Cgroup, Version};
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::hooks::Output;
 use crate::host::Host;
@@ -169,12 +171,19 @@ pub(crate) fn hook_output(plan: &HookOutput) -> Result<Output> {
 
 /// Connects to a socket that the caller listens on. A path too long for `sockaddr_un` is reached through its directory.
 pub(crate) fn socket(field: &str, path: &Path) -> Result<OwnedFd> {
-    connect_to(path).map_err(|errno| Error::at(field, format!("connect to {path:?}")).errno(errno))
+    connect_to(path).map_err(|errno| {
+        full(path, errno).unwrap_or_else(|| Error::at(field, format!("connect to {path:?}")).errno(errno))
+    })
 }
 
 fn connect_to(path: &Path) -> rustix::io::Result<OwnedFd> {
+    use rustix::net::sockopt::{Timeout, set_socket_timeout};
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // One that nobody accepts from is full at some time.
+    if let Some(left) = deadline::left() {
+        set_socket_timeout(&socket, Timeout::Send, Some(left.max(Duration::from_millis(1))))?;
+    }
     let (directory, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
     if path.as_os_str().as_bytes().len() < 108 {
         connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -187,9 +196,17 @@ fn connect_to(path: &Path) -> rustix::io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// Nobody has accepted the connection in time.
+fn full(path: &Path, errno: rustix::io::Errno) -> Option<Error> {
+    if errno == rustix::io::Errno::AGAIN { deadline::late(format!("{path:?} to accept a connection")) } else { None }
+}
+
 /// Connects to the seccomp agent. The words are runc's.
 pub(crate) fn agent(plan: &Agent) -> Result<OwnedFd> {
     connect_to(&plan.path).map_err(|errno| {
+        if let Some(late) = full(&plan.path, errno) {
+            return late;
+        }
         let error =
             Error::at(plan.field, format!("failed to connect with seccomp agent at {:?}", plan.path)).errno(errno);
         match errno {

@@ -157,7 +157,7 @@ fn carry_out(
     }
     rollback.keep();
     container.unlock();
-    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify: None })
+    Ok(Created { host, plan, container, record, state, pid, pidfd, terminal, notify: None, interrupt })
 }
 
 /// Pipes that were the container's standard streams become ours.

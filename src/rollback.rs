@@ -8,14 +8,15 @@ use std::time::Duration;
 use crate::cgroups::{Cgroup, MEMORY_LIMIT};
 use crate::child::reap;
 use crate::create::run_hooks;
+use crate::delete::{unmount, wait_for_end};
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
+use crate::host;
 use crate::netdev::Handover;
 use crate::plan::{self, HookOutput, Plan};
 use crate::rdt;
 use crate::state::{Container, Record};
 use crate::sys;
-use crate::{delete::unmount, host};
 
 /// How long a cgroup may stay busy after its processes were killed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,7 +127,14 @@ impl Rollback {
         }
         for child in self.children.iter().rev() {
             let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);
-            reap(child);
+        }
+        // A frozen process of v1 dies when it is thawed, which this does.
+        if let Some((cgroup, _)) = self.cgroup.as_ref().filter(|(cgroup, _)| cgroup.is_all_own() && cgroup.is_frozen())
+        {
+            check(cgroup.kill());
+        }
+        for child in self.children.iter().rev() {
+            check(wait_for_end(child, "a process").map(|()| _ = reap(child)));
         }
         if let Some(record) = &self.mounts {
             check(host::open_proc().and_then(|proc| unmount(&proc, record)));

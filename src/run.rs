@@ -11,6 +11,7 @@ use rustix::process::Pid;
 use crate::child::{self, reap};
 use crate::console::Proxy;
 use crate::create::{Created, Ends, Request, make, run_hooks};
+use crate::deadline;
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::logging::Log;
@@ -37,6 +38,7 @@ pub(crate) fn attend(mut created: Created, started: Result<()>, detach: bool, ke
         if detach {
             notify.map_or(Ok(()), |notify| notify.wait(created.pid, &created.pidfd)).map(|()| None)
         } else {
+            deadline::lift();
             wait(created.pid, &created.pidfd, created.terminal.take(), notify).map(Some)
         }
     });
@@ -53,8 +55,11 @@ pub(crate) fn attend(mut created: Created, started: Result<()>, detach: bool, ke
         }
         Err(error) => {
             let _ = sys::pidfd_send_signal(created.pidfd.as_fd(), libc::SIGKILL);
-            reap(&created.pidfd);
-            match created.container.lock().and_then(|()| delete::destroy(&created.host.proc, &created.container)) {
+            let gone = delete::wait_for_end(&created.pidfd, "container init").map(|()| reap(&created.pidfd));
+            match gone
+                .and_then(|_| created.container.lock())
+                .and_then(|()| delete::destroy(&created.host.proc, &created.container))
+            {
                 Ok(()) => Err(error),
                 Err(failure) => Err(error.undo(&failure)),
             }
@@ -71,6 +76,7 @@ pub(crate) fn become_subreaper() -> Result<()> {
 /// The child goes on by itself; its end of the socket is closed by exec. Then poststart hooks.
 fn start(created: &Created, sync: &ParentEnd, log: &Log) -> Result<()> {
     loop {
+        created.interrupt.wait_for(sync.0.as_fd(), "container init to execute the program")?;
         match sync.receive() {
             Ok(Message::End) => break,
             Ok(Message::Fault(fault)) => return Err(plan::explain(&created.plan, &fault)),

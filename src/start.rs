@@ -7,6 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::create::run_hooks;
+use crate::deadline;
 use crate::delete;
 use crate::error::{Error, Result};
 use crate::hooks::StateText;
@@ -32,7 +33,11 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
         return Err(Error::at("process", "is missing: there is nothing to start"));
     }
     let notify = Notify::listen(&container)?;
-    open_gate(&gate, &process)?;
+    open_gate(&gate)?;
+    passed(&gate, &process).map_err(|error| match take_back(&container) {
+        Ok(true) => error,
+        _ => end(&proc, &container, &process, error),
+    })?;
     if let Some(fault) = fault(&container)? {
         let config = spec::parse(&container.config()?)?;
         let error = plan::explain_late(&fault, &plan::late_hooks(config.spec.hooks().as_ref())?);
@@ -55,22 +60,33 @@ fn refuse(status: Status) -> Error {
     })
 }
 
-/// Writes the byte that init waits for, and waits until init's end is closed: by exec, or by its death.
-fn open_gate(gate: &OwnedFd, process: &InitProcess) -> Result<()> {
+/// Writes the byte that init waits for.
+fn open_gate(gate: &OwnedFd) -> Result<()> {
     rustix::io::write(gate, b"0").map_err(|errno| match errno {
         // It died between our look and our write.
         Errno::PIPE => refuse(Status::Stopped),
         errno => Error::new("write to exec.fifo").errno(errno),
     })?;
+    Ok(())
+}
+
+/// Waits until init's end is closed: by exec, or by its death.
+fn passed(gate: &OwnedFd, process: &InitProcess) -> Result<()> {
     loop {
         // A FIFO without readers is POLLERR for its writer (poll(2)).
         let mut fds = [PollFd::new(gate, PollFlags::empty()), PollFd::new(&process.pidfd, PollFlags::IN)];
-        match rustix::event::poll(&mut fds, None) {
-            Ok(_) if fds.iter().any(|fd| !fd.revents().is_empty()) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(Error::new("wait for the container's program to start").errno(errno)),
+        deadline::poll(&mut fds, "container init to execute the program")?;
+        if fds.iter().any(|fd| !fd.revents().is_empty()) {
+            return Ok(());
         }
     }
+}
+
+/// Whether init has not seen our byte, and will not: then it waits on, as if nobody had come.
+fn take_back(container: &Container) -> Result<bool> {
+    let fifo = container.open_file(crate::state::FIFO, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
+    let mut byte = [0u8];
+    Ok(rustix::io::read(&fifo, &mut byte) == Ok(1) && byte == *b"0")
 }
 
 /// Why init did not execute the program; None if it did. By what it wrote into the FIFO, which keeps that as long as the
@@ -106,7 +122,7 @@ fn poststart(container: &Container, record: &Record, process: &InitProcess) -> R
 /// and 9). The caller holds the lock.
 fn end(proc: &OwnedFd, container: &Container, process: &InitProcess, error: Error) -> Error {
     let _ = sys::pidfd_send_signal(process.pidfd.as_fd(), libc::SIGKILL);
-    match delete::wait_for_end(&process.pidfd).and_then(|()| delete::destroy(proc, container)) {
+    match delete::wait_for_end(&process.pidfd, "container init").and_then(|()| delete::destroy(proc, container)) {
         Ok(()) => error,
         Err(failure) => error.undo(&failure),
     }

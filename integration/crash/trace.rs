@@ -33,6 +33,8 @@ pub(super) enum Blow {
     KillAfter,
     /// The call is not made, and fails.
     Fails(i32),
+    /// As above, whatever call it is.
+    Refused(i32),
     /// SIGTERM or the like, before the call.
     Signal(Signal),
 }
@@ -172,14 +174,16 @@ impl Tracer {
                 self.hit = Some(number);
                 true
             }
-            (Blow::Fails(_), true) => {
-                // No such call: it does nothing.
-                registers.orig_rax = u64::MAX;
-                ptrace::setregs(pid, registers).unwrap();
+            (Blow::Fails(_) | Blow::Refused(_), true) => {
+                // No such call: it does nothing. But whatever close(2) says, the descriptor is closed.
+                if number != libc::SYS_close.cast_unsigned() {
+                    registers.orig_rax = u64::MAX;
+                    ptrace::setregs(pid, registers).unwrap();
+                }
                 self.hit = Some(number);
                 false
             }
-            (Blow::Fails(errno), false) => {
+            (Blow::Fails(errno) | Blow::Refused(errno), false) => {
                 registers.rax = i64::from(-errno).cast_unsigned();
                 ptrace::setregs(pid, registers).unwrap();
                 true

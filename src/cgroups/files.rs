@@ -28,7 +28,7 @@ const ROUNDS: u32 = 100;
 
 pub(super) fn remove_tree(dir: &Path) -> rustix::io::Result<()> {
     for _ in 0..ROUNDS {
-        match rustix::fs::rmdir(dir) {
+        match crate::sys::twice(|| rustix::fs::rmdir(dir)) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
             // EBUSY: processes or children; ENOTEMPTY is not cgroupfs' word, but costs nothing to accept.
             Err(Errno::BUSY | Errno::NOTEMPTY) => {}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::{Cgroup, Version, read_file, wait_for, write_file};
+use crate::deadline;
 use crate::error::{Error, Result};
 
 /// How long the kernel may take to stop all processes.
@@ -50,15 +51,15 @@ fn failed(what: &str, dir: &Path) -> Error {
 /// FREEZING becomes FROZEN when it is read after all processes have stopped; a process that was forked meanwhile may
 /// need another write (Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst).
 fn freeze_v1(dir: &Path) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let end = deadline::until(PATIENCE);
     let mut pause = Duration::from_micros(100);
     loop {
         let state = write_file(dir, "freezer.state", b"FROZEN").and_then(|()| read_file(dir, "freezer.state"));
         if state.map_err(|errno| failed("freeze", dir).errno(errno))?.trim() == "FROZEN" {
             return Ok(());
         }
-        if Instant::now() >= deadline {
-            return Err(not_frozen(dir));
+        if Instant::now() >= end {
+            return Err(not_frozen(dir, end));
         }
         // v1 has no event to wait for, so this polls, with growing pauses.
         std::thread::sleep(pause);
@@ -69,12 +70,15 @@ fn freeze_v1(dir: &Path) -> Result<()> {
 fn freeze_v2(dir: &Path) -> Result<()> {
     let refused = |errno: Errno| failed("freeze", dir).errno(errno);
     write_file(dir, "cgroup.freeze", b"1").map_err(refused)?;
-    if wait_for(dir, "frozen 1", Instant::now() + PATIENCE).map_err(refused)? { Ok(()) } else { Err(not_frozen(dir)) }
+    let end = deadline::until(PATIENCE);
+    if wait_for(dir, "frozen 1", end).map_err(refused)? { Ok(()) } else { Err(not_frozen(dir, end)) }
 }
 
-fn not_frozen(dir: &Path) -> Error {
-    failed("freeze", dir)
-        .kernel(format!("not all processes are frozen after {} s", PATIENCE.as_secs()))
+fn not_frozen(dir: &Path, end: Instant) -> Error {
+    let late = deadline::check(end, format!("all processes of {} to freeze", dir.display()));
+    let own = format!("not all processes are frozen after {} s", PATIENCE.as_secs());
+    late.err()
+        .unwrap_or_else(|| failed("freeze", dir).kernel(own))
         .hint("one of them may wait in the kernel, for a device or a network file system; none is frozen now")
 }
 

@@ -162,7 +162,7 @@ fn find_hierarchy(line: &str) -> Result<Option<Hierarchy>> {
 
 /// None: there is nothing. Whatever else hides a hierarchy is an error, or a container would be in fewer than it should.
 fn magic(path: &Path) -> Result<Option<i64>> {
-    match rustix::fs::statfs(path) {
+    match crate::sys::twice(|| rustix::fs::statfs(path)) {
         Ok(statfs) => Ok(Some(statfs.f_type)),
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(None),
         Err(errno) => Err(Error::new(format!("statfs {}", path.display())).errno(errno)),

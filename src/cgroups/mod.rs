@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::deadline;
 use crate::error::{Error, Result};
 use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_tree, wait_for, write_file};
 pub(crate) use join::Join;
@@ -263,9 +264,13 @@ impl Cgroup {
 
     /// Kills every process, and waits until there is none, at most until `patience` is over.
     pub(crate) fn empty(&self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+        let end = deadline::until(patience);
         let mut pause = Duration::from_millis(1);
-        while !self.processes().is_empty() && Instant::now() < deadline {
+        while !self.processes().is_empty() {
+            if Instant::now() >= end {
+                // That it cannot be removed then says more.
+                return deadline::check(end, format!("the processes {:?} to end, which were killed", self.processes()));
+            }
             self.kill()?;
             match self.own_unified().map(|dir| wait_for(dir, "populated 0", Instant::now() + LONGEST_PAUSE)) {
                 // Somebody was born after the kill.
@@ -280,16 +285,17 @@ impl Cgroup {
 
     /// Waits until there is no process, and kills none. That there are some is an error, and changes nothing.
     pub(crate) fn wait_until_empty(&self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+        let end = deadline::until(patience);
         let mut pause = Duration::from_millis(1);
         loop {
             let pids = self.processes();
             let Some(dir) = self.dirs.values().next().filter(|_| !pids.is_empty()) else { return Ok(()) };
-            if Instant::now() >= deadline {
+            if Instant::now() >= end {
+                deadline::check(end, format!("the processes {pids:?} to end"))?;
                 let text = format!("container's cgroup is not empty: {pids:?} in {}", dir.display());
                 return Err(Error::new(text).hint("they are not the container's: another one may have the same cgroup"));
             }
-            match self.own_unified().map(|dir| wait_for(dir, "populated 0", deadline)) {
+            match self.own_unified().map(|dir| wait_for(dir, "populated 0", end)) {
                 Some(Ok(true)) => {}
                 _ => pause = sleep_longer(pause),
             }
@@ -323,7 +329,7 @@ impl Cgroup {
     ///
     /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
     pub(crate) fn remove(&self, patience: Duration) -> Result<()> {
-        let deadline = Instant::now() + patience;
+        let end = deadline::until(patience);
         let mut unified = self.own_unified();
         for dir in self.dirs.values().filter(|dir| self.is_own(dir)) {
             let mut pause = Duration::from_millis(1);
@@ -331,13 +337,16 @@ impl Cgroup {
                 match remove_tree(dir) {
                     Ok(()) => break,
                     // EBUSY is all that v1 tells: it has no event to wait for, so this polls, with growing pauses.
-                    Err(Errno::BUSY) if Instant::now() < deadline => {
-                        let heard = unified.take().map(|dir| wait_for(dir, "populated 0", deadline));
+                    Err(Errno::BUSY) if Instant::now() < end => {
+                        let heard = unified.take().map(|dir| wait_for(dir, "populated 0", end));
                         if heard != Some(Ok(true)) {
                             pause = sleep_longer(pause);
                         }
                     }
-                    Err(errno) => return Err(self.removal_failed(dir, errno)),
+                    Err(errno) => {
+                        deadline::check(end, format!("cgroup {} to be empty", dir.display()))?;
+                        return Err(self.removal_failed(dir, errno));
+                    }
                 }
             }
         }

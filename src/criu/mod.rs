@@ -99,11 +99,12 @@ impl Criu {
         rollback: &mut Rollback,
     ) -> Result<Session> {
         let name = self.program.to_string_lossy().into_owned();
-        let Spawned { pid, pidfd, sync } = child::clone_into(join, libc::CLONE_NEWNS, rollback, |sync, tasks| {
-            let (program, environment) = (self.program.as_c_str(), self.environment.as_slice());
-            let ends_with_us = self.ends_with_us;
-            init::Criu { program, environment, directories, restore, ends_with_us, tasks, sync }.run()
-        })?;
+        let Spawned { pid, pidfd, sync } =
+            child::clone_into(join, libc::CLONE_NEWNS, None, rollback, |sync, tasks| {
+                let (program, environment) = (self.program.as_c_str(), self.environment.as_slice());
+                let ends_with_us = self.ends_with_us;
+                init::Criu { program, environment, directories, restore, ends_with_us, tasks, sync }.run()
+            })?;
         let mut socket = None;
         loop {
             match (sync.receive(), socket.take()) {
@@ -170,7 +171,7 @@ impl Session {
         mut notification: impl FnMut(&Response, Option<OwnedFd>) -> Result<()>,
     ) -> Result<Outcome> {
         let result = loop {
-            if let Err(error) = interrupt.map_or(Ok(()), |interrupt| interrupt.wait_for(self.socket.as_fd())) {
+            if let Err(error) = interrupt.map_or(Ok(()), |interrupt| interrupt.wait_for(self.socket.as_fd(), "criu")) {
                 break Err(error);
             }
             let (response, fd) = match self.receive() {

@@ -1,4 +1,4 @@
-//! `--interval`, in the syntax of Go's time.ParseDuration, since callers are Go programs: `5s`, `1m30s`, `1.5h`. Pure.
+//! `--interval` and `--timeout`, in the syntax of Go's time.ParseDuration, since callers are Go programs: `5s`, `1m30s`, `1.5h`. Pure.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ const UNITS: [(&str, u128); 8] = [
 ];
 
 /// A duration above 0.
-pub(super) fn parse(text: &str) -> Result<Duration> {
+pub(crate) fn duration(option: &str, text: &str) -> Result<Duration> {
     let (negative, amount) = match text.strip_prefix('-') {
         Some(amount) => (true, amount),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let Some(nanoseconds) = nanoseconds(amount) else {
-        return Err(Error::at("--interval", format!("{text:?} is no duration")).hint("for example 5s, 1m30s or 100ms"));
+        return Err(Error::at(option, format!("{text:?} is no duration")).hint("for example 5s, 1m30s or 100ms"));
     };
     if negative || nanoseconds == 0 {
-        return Err(Error::at("--interval", format!("{text:?}: duration interval must be greater than 0")));
+        return Err(Error::at(option, format!("{text:?}: duration interval must be greater than 0")));
     }
     Ok(Duration::from_nanos(nanoseconds))
 }
@@ -66,7 +66,7 @@ fn amount(number: &str, scale: u128) -> Option<u128> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::duration;
 
     #[test]
     fn durations_are_written_as_in_go() {
@@ -83,7 +83,7 @@ mod tests {
             ("0.00000000000000000001h1ns", 1),
             ("2562047h", 9_223_369_200_000_000_000),
         ] {
-            let parsed = parse(text).map_err(|error| error.to_string());
+            let parsed = duration("--interval", text).map_err(|error| error.to_string());
             assert_eq!(parsed.map(|duration| duration.as_nanos()), Ok(nanoseconds), "{text}");
         }
     }
@@ -105,11 +105,11 @@ mod tests {
             "2562048h",
             "99999999999999999999999999999999999999999h",
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = duration("--interval", text).unwrap_err().to_string();
             assert!(error.contains("is no duration"), "{text}: {error}");
         }
         for text in ["0", "0s", "-5s", "-0"] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = duration("--interval", text).unwrap_err().to_string();
             assert!(error.contains("must be greater than 0"), "{text}: {error}");
         }
     }

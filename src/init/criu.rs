@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags};
 
 use super::{die_with_parent, join_cgroup, join_keyring};
@@ -87,8 +87,8 @@ impl Criu<'_> {
                 keep(fd)?;
             }
             self.directories.iter().try_for_each(|(path, fd)| open_here(path, *fd))?;
-            sys::reset_handlers();
-            SigSet::empty().thread_set_mask().map_err(|_| sys::Errno::INVAL)?;
+            sys::reset_handlers()?;
+            sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty())?;
             CString::new(socket.as_raw_fd().to_string()).map_err(|_| sys::Errno::INVAL)
         };
         match prepare() {

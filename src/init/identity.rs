@@ -129,7 +129,8 @@ fn set_capabilities(sets: &Capabilities, sync: &ChildEnd<'_>) -> Result<(), Faul
         if sets.ambient & (1 << capability) == 0 {
             continue;
         }
-        match rustix::thread::configure_capability_in_ambient_set(capability_bit(capability), true) {
+        let bit = capability_bit(capability);
+        match sys::twice(|| rustix::thread::configure_capability_in_ambient_set(bit, true)) {
             Ok(()) => {}
             // Not permitted or not inheritable: cannot be granted, which is a warning by the specification.
             Err(errno @ Errno::PERM) => {

@@ -188,13 +188,13 @@ impl Init<'_> {
             return Ok(());
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let place = hooks::Place { cwd, environment, output: self.hook_output, interrupt: None };
+        let place = hooks::Place { cwd, environment, output: self.hook_output, interrupt: None, end: None };
         hooks::run(list, &self.state.json(status, pid), &place).map_err(|failed| {
             let (errno, sub) = match failed.failure {
                 hooks::Failure::Start(errno) => (errno, 0),
                 hooks::Failure::Exit(code) => (code, 1),
                 hooks::Failure::Signal(signal) => (signal, 2),
-                hooks::Failure::Timeout | hooks::Failure::Interrupted => (0, 3),
+                hooks::Failure::Timeout | hooks::Failure::Interrupted | hooks::Failure::Late => (0, 3),
             };
             let base = if std::ptr::eq(list, self.hooks.start_container.as_slice()) { START_CONTAINER } else { 0 };
             let fault = Fault::with_number(Step::Hook, errno).item(failed.index + base).sub(sub);
@@ -315,6 +315,8 @@ fn settle(
     // After the host's hooks, which are not the container's; before the filter, which may forbid it. A startContainer hook is
     // a program of the container, and is confined like it.
     labels::set(&plan.labels, proc)?;
+    // None comes before they are unblocked. Profiles may forbid it, too.
+    sys::reset_handlers().map_err(|errno| Fault::new(Step::Session, errno))?;
     let status = verify::open(proc)?;
     let set_groups = !plan.keep_groups && identity::may_set_groups(plan, process, proc, sync)?;
     let diagnosis = diagnosis::diagnose(process, cwd.as_fd(), proc);

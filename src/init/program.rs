@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::fs::{Access, AtFlags, CWD, FileType, OFlags};
 
 use super::diagnosis::Diagnosis;
@@ -21,7 +21,7 @@ pub(super) fn make_cwd(process: &ProcessPlan, root: BorrowedFd<'_>) -> Result<Ow
 /// The home directory of the user by the container's /etc/passwd; `/` where there is none.
 pub(super) fn home(process: &ProcessPlan, root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> CString {
     let entry = |value: &[u8]| CString::new([b"HOME=", value].concat()).unwrap_or_else(|_| c"HOME=/".to_owned());
-    let passwd = read_small(root, proc, c"etc/passwd").unwrap_or_default();
+    let passwd = sys::twice(|| read_small(root, proc, c"etc/passwd").ok_or(())).unwrap_or_default();
     // name:password:UID:GID:GECOS:directory:shell, passwd(5)
     let home = passwd.split(|&byte| byte == b'\n').find_map(|line| {
         let mut fields = line.split(|&byte| byte == b':');
@@ -103,10 +103,9 @@ pub(super) fn execute(process: &ProcessPlan, program: &Program, home: Option<&CS
     let Some(path) = process.candidates.get(program.candidate) else {
         return Fault::new(Step::Protocol, Errno::NOENT);
     };
-    // Signals were blocked before the clone; the program starts with none blocked and all at their defaults.
-    sys::reset_handlers();
-    if SigSet::empty().thread_set_mask().is_err() {
-        return Fault::new(Step::Exec, Errno::INVAL);
+    // Signals were blocked before the clone; the program starts with none blocked.
+    if let Err(errno) = sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty()) {
+        return Fault::new(Step::Exec, errno);
     }
     let fault = Fault::new(Step::Exec, sys::execve(path, &argv, &envp)).detail(Detail::new(path.to_bytes()));
     match &program.diagnosis {

@@ -9,7 +9,7 @@ use crate::host;
 use crate::plan::ProcessPlan;
 use crate::rootfs;
 use crate::sync::{ChildEnd, Fault, Step};
-use crate::sys::{Errno, Result};
+use crate::sys::{self, Errno, Result};
 
 /// Allocates the terminal in the container's devpts, or mends the caller's streams; then gives them to the user.
 pub(super) fn set_up(
@@ -68,10 +68,7 @@ fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
             continue;
         }
         if own.is_none() {
-            // Looked at before it is opened: any device may stand there.
-            let null = rootfs::open_in_root(root, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW);
-            let null = null.ok().filter(|null| rustix::fs::fstat(null).is_ok_and(|stat| is_device(&stat, 1, 3)));
-            own = null.and_then(|null| host::reopen(proc, null, OFlags::RDWR).ok());
+            own = sys::twice(|| null(root, proc)).ok();
         }
         let Some(null) = &own else { return Ok(()) };
         match number {
@@ -81,6 +78,15 @@ fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Looked at before it is opened: any device may stand there.
+fn null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let null = rootfs::open_in_root(root, c"dev/null", OFlags::PATH | OFlags::NOFOLLOW)?;
+    if !is_device(&rustix::fs::fstat(&null)?, 1, 3) {
+        return Err(Errno::NODEV);
+    }
+    host::reopen(proc, null, OFlags::RDWR)
 }
 
 fn stat(number: i32) -> Result<Stat> {

@@ -54,7 +54,7 @@ fn node(root: BorrowedFd<'_>, parent: BorrowedFd<'_>, name: &CStr, device: &Devi
     let fault = |errno| Fault::new(Step::DeviceNode, errno);
     let mode = Mode::from_raw_mode(device.mode);
     let number = makedev(device.major, device.minor);
-    match rustix::fs::mknodat(parent, name, FileType::from_raw_mode(device.kind), mode, number) {
+    match sys::twice(|| rustix::fs::mknodat(parent, name, FileType::from_raw_mode(device.kind), mode, number)) {
         Ok(()) => own(parent, name, device).map_err(fault),
         Err(Errno::EXIST) => check(parent, name, device),
         // In a user namespace no device can be made: the host's is bound in its place.

@@ -27,15 +27,18 @@ fn look(fd: impl AsFd) -> sys::Result<Statx> {
     rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, flags)
 }
 
-/// What is to be covered, and its type. Not the root (as `look` sees it), to which a link in the image may lead: what is
+/// What is to be covered, and its type; None: it is not there, and that is asked twice. Not the root (as `look` sees it), to which a link in the image may lead: what is
 /// mounted over that has no effect, since the root is entered by its descriptor.
-fn open_target(root: BorrowedFd<'_>, seen: &Statx, path: &RootPath) -> sys::Result<(OwnedFd, FileType)> {
-    let target = resolve::open(root, path.as_c_str(), OFlags::PATH)?;
+fn open_target(root: BorrowedFd<'_>, seen: &Statx, path: &RootPath) -> sys::Result<Option<(OwnedFd, FileType)>> {
+    let target = match sys::twice(|| resolve::open(root, path.as_c_str(), OFlags::PATH)) {
+        Err(Errno::NOENT) => return Ok(None),
+        result => result?,
+    };
     let stat = look(&target)?;
     if (stat.stx_mnt_id, stat.stx_ino) == (seen.stx_mnt_id, seen.stx_ino) {
         return Err(Errno::PERM);
     }
-    Ok((target, FileType::from_raw_mode(stat.stx_mode.into())))
+    Ok(Some((target, FileType::from_raw_mode(stat.stx_mode.into()))))
 }
 
 /// Covers each path with a read-only copy of itself. nosuid, nodev and noexec stay as they are.
@@ -43,10 +46,9 @@ pub(super) fn readonly(root: BorrowedFd<'_>, paths: &[RootPath]) -> Result<(), F
     let seen = look(root).map_err(|errno| Fault::new(Step::ReadonlyTarget, errno))?;
     // "/" is made so as `root.readonly` is.
     for (index, path) in paths.iter().enumerate().filter(|(_, path)| !path.is_root()) {
-        let (target, _) = match open_target(root, &seen, path) {
-            Err(Errno::NOENT) => continue,
-            result => result.map_err(|errno| Fault::new(Step::ReadonlyTarget, errno).item(index))?,
-        };
+        let found = open_target(root, &seen, path);
+        let found = found.map_err(|errno| Fault::new(Step::ReadonlyTarget, errno).item(index))?;
+        let Some((target, _)) = found else { continue };
         let fault = |errno| Fault::new(Step::Readonly, errno).item(index);
         let tree = copy(target.as_fd(), true).map_err(fault)?;
         let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
@@ -67,9 +69,9 @@ pub(super) fn mask(
     let mut null_is_attached = false;
     let mut empty = None;
     for (index, path) in paths.iter().enumerate() {
-        let (target, kind) = match open_target(root, &seen, path) {
-            Err(Errno::NOENT) => continue,
-            result => result.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))?,
+        let found = open_target(root, &seen, path);
+        let Some((target, kind)) = found.map_err(|errno| Fault::new(Step::MaskTarget, errno).item(index))? else {
+            continue;
         };
         let fault = |errno| Fault::new(Step::Mask, errno).item(index);
         let source = |errno| Fault::new(Step::MaskSource, errno).item(index);

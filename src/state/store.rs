@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{boot_id, read_stat};
 use crate::cgroups::Cgroup;
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::rdt;
 
@@ -241,18 +242,19 @@ impl Container {
     }
 
     fn flock(&self, operation: FlockOperation) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let end = deadline::until(PATIENCE);
         let mut pause = Duration::from_millis(1);
         loop {
             match rustix::fs::flock(&self.dir, operation) {
                 Ok(()) => break,
                 // flock(2) knows no deadline, so this polls, with growing pauses.
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                Err(Errno::WOULDBLOCK) if Instant::now() < end => {
                     std::thread::sleep(pause);
                     pause = (pause * 2).min(Duration::from_millis(50));
                 }
                 Err(Errno::INTR) => {}
                 Err(errno) => {
+                    deadline::check(end, format!("another command that works on container {:?}", self.id))?;
                     let error = Error::new(format!("lock {}", self.path.display())).errno(errno);
                     return Err(match errno {
                         Errno::WOULDBLOCK => {

@@ -27,7 +27,7 @@ pub(crate) use process::{
     set_mempolicy, setns, setrlimit, unshare,
 };
 pub(crate) use seccomp::seccomp_set_mode_filter;
-pub(crate) use signal::reset_handlers;
+pub(crate) use signal::{reset_handlers, sigprocmask};
 pub(crate) use start::{entry, erase_arguments, start};
 
 /// The errno of a failed call.
@@ -35,6 +35,11 @@ pub(crate) type Errno = rustix::io::Errno;
 
 /// The result of a system call.
 pub(crate) type Result<T> = rustix::io::Result<T>;
+
+/// For what is done without where it fails: an error that comes only once must not make another container.
+pub(crate) fn twice<T, E>(mut call: impl FnMut() -> std::result::Result<T, E>) -> std::result::Result<T, E> {
+    call().or_else(|_| call())
+}
 
 /// Turns the return value of libc's `syscall` and its relatives into a result.
 fn check(returned: libc::c_long) -> Result<libc::c_long> {
