@@ -179,7 +179,7 @@ LOAD ?= 100 1000
 load: ## as many containers at once, and as many one after the other, as LOAD says; what the host has before and after (root)
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
 	TMPDIR=/dev/shm RUNTIME_TEST_LOAD="$(LOAD)" RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) \
-	  $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored load:: $(TEST_ARGS)
+	  $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored --test-threads=1 load:: $(TEST_ARGS)
 
 bench: ## measure against runc and crun, and write the figures into README.md (root)
 	@scripts/setup.sh bench

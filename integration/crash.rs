@@ -47,6 +47,10 @@ impl Command {
             let signals = ends.then_some(Blow::Signal(nix::sys::signal::Signal::SIGTERM));
             points.extend(kills.chain(errors).chain(signals).map(|blow| Point { who, at, blow }));
         }
+        if !ours() {
+            // Of others only what is left is compared.
+            points.retain(|point| matches!(point.blow, Blow::KillBefore | Blow::KillAfter));
+        }
         let (mut tried, mut missed, mut findings) = (0, 0, Vec::new());
         // Only one of them, to look into it.
         let only = std::env::var("RUNTIME_TEST_AT").ok().and_then(|text| text.parse().ok());
@@ -107,7 +111,7 @@ impl Command {
             return finding("hangs".to_owned());
         }
         let killed = matches!(point.blow, Blow::KillBefore | Blow::KillAfter);
-        if !(killed && point.who == Who::Command) {
+        if ours() && !(killed && point.who == Who::Command) {
             if output.code() == 0 {
                 if let (false, Err(text)) = (killed, (self.done)(container, output)) {
                     return finding(text);
@@ -123,20 +127,27 @@ impl Command {
                 return finding(format!("is not undone: {:?}", container.leftovers()));
             }
         }
+        if (self.name, point.who) == ("start", Who::Command)
+            && killed
+            && ours()
+            && let Err(text) = startable(container)
+        {
+            return finding(text);
+        }
         let began = Instant::now();
         let state = container.command(&["state"], &[]);
-        if state.code() != 0 && !is_clear(&state) {
+        if ours() && state.code() != 0 && !is_clear(&state) {
             return finding(format!("state: {state:?}"));
         }
         let list = container.call(["list", "--format", "json"]).run();
-        if list.code() != 0 {
+        if ours() && list.code() != 0 {
             return finding(format!("list: {list:?}"));
         }
         let delete = container.command(&["delete", "--force"], &[]);
         if delete.code() != 0 {
             return finding(format!("delete --force: {delete:?}"));
         }
-        if began.elapsed() > Duration::from_secs(5) {
+        if ours() && began.elapsed() > Duration::from_secs(5) {
             return finding(format!("state, list and delete took {:?}", began.elapsed()));
         }
         let left = container.leftovers();
@@ -146,6 +157,18 @@ impl Command {
         let files = strange_files(container);
         if files.is_empty() { Ok(true) } else { finding(format!("left: {files:?}")) }
     }
+}
+
+/// The starter is dead: the container waits for the next one, or runs; it has neither ended, nor is it said to be what it
+/// is not.
+fn startable(container: &Container) -> Result<(), String> {
+    if is(container, "created").is_ok() {
+        let again = container.start();
+        if again.code() != 0 && is(container, "running").is_err() {
+            return Err(format!("cannot be started again: {again:?}"));
+        }
+    }
+    is(container, "running")
 }
 
 /// One line, a hint, undone things; in the words of an error.
@@ -372,7 +395,7 @@ macro_rules! points {
         #[test]
         #[ignore = "every point: make crash"]
         fn $every() {
-            $command.torture(Who::$who, 1);
+            $command.torture(Who::$who, number("RUNTIME_TEST_EVERY", 1));
         }
     )* };
 }

@@ -1,6 +1,8 @@
 //! What others do to the state directory: files torn, emptied, replaced, taken away; no room, no permission to write. And what
 //! is left over for `gc`.
 
+mod probes;
+
 use std::fs;
 use std::os::unix::fs::symlink;
 

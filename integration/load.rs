@@ -14,17 +14,34 @@ fn counts() -> (usize, usize) {
     (numbers.next().unwrap_or(100), numbers.next().unwrap_or(1000))
 }
 
-/// What containers could leave on the host.
+/// What containers could leave on the host. Of what has no list of its own the kernel's allocations are counted: namespaces,
+/// BPF programs, which filters and device rules are, and directory entries in use.
 fn host() -> BTreeMap<&'static str, usize> {
-    let first = |path: &str| text(path).split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    let cgroups = hierarchies().iter().map(|one| directories(&one.mount)).sum();
+    let number = |text: &str, at: usize| text.split_whitespace().nth(at).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let (slabs, dentries) = (text("/proc/slabinfo"), text("/proc/sys/fs/dentry-state"));
+    let slab = |name: &str| slabs.lines().find(|line| line.split(' ').next() == Some(name)).map_or(0, |l| number(l, 1));
+    let memory = text("/proc/meminfo");
+    let kib = |name: &str| memory.lines().find(|line| line.starts_with(name)).map_or(0, |line| number(line, 1));
     BTreeMap::from([
-        ("cgroups", cgroups),
+        ("cgroups", hierarchies().iter().map(|one| directories(&one.mount)).sum()),
         ("mounts", text("/proc/self/mountinfo").lines().count()),
+        ("mounts of the kernel", slab("mnt_cache")),
         ("keys", text("/proc/keys").lines().count()),
-        ("open files", first("/proc/sys/fs/file-nr")),
+        ("BPF programs", text("/proc/vmallocinfo").lines().filter(|line| line.contains("bpf_prog_alloc")).count()),
+        ("network namespaces", slab("net_namespace")),
+        ("pid namespaces", slab("pid_namespace")),
+        ("open files", number(&text("/proc/sys/fs/file-nr"), 0)),
+        ("dentries in use", number(&dentries, 0).saturating_sub(number(&dentries, 1))),
+        ("KiB of the kernel", kib("SUnreclaim:") + kib("KernelStack:") + kib("Percpu:")),
         ("processes", fs::read_dir("/proc").unwrap().flatten().filter(is_process).count()),
+        ("files", fs::read_dir(crate::support::work()).map_or(0, |entries| entries.count())),
     ])
+}
+
+/// The session keyrings of our containers.
+fn keyrings() -> usize {
+    let name = format!("_ses.rt-{}-", std::process::id());
+    text("/proc/keys").lines().filter(|line| line.contains(&name)).count()
 }
 
 fn is_process(entry: &fs::DirEntry) -> bool {
@@ -52,10 +69,13 @@ fn side_by_side(count: usize, work: impl Fn(usize) + Sync) {
 fn report(what: &str, began: Instant, before: &BTreeMap<&str, usize>) {
     let after = host();
     say(&format!("LOAD {what} in {:.1} s; before {before:?}; after {after:?}", began.elapsed().as_secs_f64()));
-    // Of the others others have some, too.
-    for kind in ["cgroups", "mounts"] {
+    // Of the others others have some, too, and the kernel frees some late.
+    for kind in ["mounts", "files"] {
         assert!(after[kind] <= before[kind], "{kind}: {} before, {} after", before[kind], after[kind]);
     }
+    let cgroups = crate::support::cgroups_of(&format!("rt-{}-", std::process::id()));
+    assert!(cgroups.is_empty(), "left: {cgroups:?}");
+    crate::support::eventually("the session keyrings are freed", || keyrings() == 0);
 }
 
 #[test]

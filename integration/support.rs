@@ -619,7 +619,8 @@ fn world() -> MutexGuard<'static, World> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work() -> PathBuf {
+/// Where all bundles are.
+pub(crate) fn work() -> PathBuf {
     std::env::temp_dir().join(format!("runtime-test-{}", std::process::id()))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::seccomp_notify::profile;
 use crate::support::{
-    Bundle, Container, Output, WAITING, case, cgroup_v2, deadline, ours, pidfd, readable, skip, systemd, wait_for_end,
+    Bundle, Container, Output, WAITING, case, cgroup_v2, deadline, ours, pidfd, readable, skip, systemd,
 };
 
 /// Long enough to come to the wait, and short enough for the test.
@@ -226,33 +226,5 @@ fn a_cgroup_that_is_frozen_meanwhile() {
         bundle.set("/hooks/createRuntime", json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]));
         cannot_be_made(bundle, "create", "for container init to be ready: ");
         assert!(!file.exists(), "the cgroup is left");
-    });
-}
-
-/// The last process of a container that is deleted is held by somebody else: what is left is found by the next `delete`.
-#[test]
-fn a_process_that_does_not_end() {
-    case(|| {
-        if !ours() || systemd() || cgroup_v2() {
-            skip!("cgroup v1 only: the frozen die there when they are thawed");
-        }
-        let mut bundle = Bundle::sh(WAITING);
-        let above = format!("{}/above-{}", crate::support::cgroup_parent(), std::process::id());
-        bundle.set("/linux/cgroupsPath", json!(format!("{above}/inner")));
-        let container = bundle.container();
-        let _io = container.create_io();
-        let pid = container.pid();
-        let freezer = crate::support::controller("freezer").unwrap().join(&above[1..]);
-        std::fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
-        let limit = limit();
-        let output = container.call([&limit, "delete", "--force", &container.id]).run().fails();
-        assert!(output.stderr.contains("--timeout: waited "), "{output:?}");
-        std::fs::write(freezer.join("freezer.state"), "THAWED").unwrap();
-        wait_for_end(pid);
-        container.command(&["delete", "--force"], &[]).ok();
-        container.nothing_left();
-        for hierarchy in crate::support::hierarchies() {
-            let _ = std::fs::remove_dir(hierarchy.mount.join(&above[1..]));
-        }
     });
 }

@@ -70,7 +70,8 @@ pub(super) fn run(call: Call, init: Option<u32>, who: Who, point: Option<Point>)
     let tracer = std::thread::spawn(move || {
         let init = init.map(|pid| Pid::from_raw(pid.cast_signed()));
         let (calls, struck, hit) = (Vec::new(), None, None);
-        let mut tracer = Tracer { command, who, point, began: false, calls, struck, hit };
+        let group = format!("Tgid:\t{command}\n");
+        let mut tracer = Tracer { command, who, point, group, began: false, calls, struck, hit };
         tracer.trace(&go, init);
         let _ = sender.send(());
         (tracer.hit, tracer.calls)
@@ -87,6 +88,8 @@ struct Tracer {
     command: Pid,
     who: Who,
     point: Option<Point>,
+    /// The line of the command's threads in `/proc/<tid>/status`.
+    group: String,
     /// The command executes the runtime.
     began: bool,
     calls: Vec<u64>,
@@ -147,7 +150,10 @@ impl Tracer {
     }
 
     fn counts(&self, pid: Pid) -> bool {
-        self.began && (pid == self.command) == (self.who == Who::Command)
+        // Other runtimes have threads.
+        let is_command =
+            || pid == self.command || crate::support::text(format!("/proc/{pid}/status")).contains(&self.group);
+        self.began && is_command() == (self.who == Who::Command)
     }
 
     /// At the entry to a call, or at its end. True: the blow has fallen.
