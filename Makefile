@@ -170,9 +170,12 @@ callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with sy
 	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write) $(BIN)
 
 # Every test of the kind, on a file system without a disk: each point writes and flushes the state.
-crash: ## kill each command at each of its system calls, and let each of these fail; twenty minutes (root)
+crash: ## kill each command at each of its system calls, let each of these fail, and print a table; an hour (root)
 	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
-	TMPDIR=/dev/shm RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored crash:: $(TEST_ARGS)
+	@mkdir -p $(LOGS)
+	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored crash:: $(TEST_ARGS) \
+	  2>&1 | tee $(LOGS)/crash.log; status=$$?; \
+	echo; grep -ohE '(CRASH|DOWNGRADE) .*findings' $(LOGS)/crash.log | sort; exit $$status
 
 # LOAD="1000 10000" is the whole of it.
 LOAD ?= 100 1000

@@ -51,13 +51,19 @@ impl Command {
             // Of others only what is left is compared.
             points.retain(|point| matches!(point.blow, Blow::KillBefore | Blow::KillAfter));
         }
-        let (mut tried, mut missed, mut findings) = (0, 0, Vec::new());
+        let (mut tried, mut missed, mut findings) = ([0; 3], 0, Vec::new());
         // Only one of them, to look into it.
         let only = std::env::var("RUNTIME_TEST_AT").ok().and_then(|text| text.parse().ok());
         points.retain(|point| only.is_none_or(|at: usize| point.at == at));
         for point in points.iter().skip(every / 2).step_by(every) {
+            let kind = match point.blow {
+                Blow::KillBefore | Blow::KillAfter => 0,
+                Blow::Fails(_) | Blow::Refused(_) => 1,
+                Blow::Signal(_) => 2,
+            };
+            tried[kind] += 1;
             match catch_unwind(AssertUnwindSafe(|| self.strike(*point))) {
-                Ok(Ok(true)) => tried += 1,
+                Ok(Ok(true)) => {}
                 Ok(Ok(false)) => missed += 1,
                 Ok(Err(finding)) => findings.push(finding),
                 Err(panic) => {
@@ -66,11 +72,12 @@ impl Command {
                 }
             }
         }
+        let [kills, failures, signals] = tried;
         say(&format!(
-            "CRASH {} {who:?}: {} calls, {} points tried, {missed} not reached, {} findings",
+            "CRASH {} {who:?}: {} calls, {kills} kills, {failures} failures, {signals} signals, {missed} not reached, \
+             {} findings",
             self.name,
             watched.len(),
-            tried + findings.len(),
             findings.len()
         ));
         findings.iter().for_each(|finding| say(&format!("FINDING {finding}")));

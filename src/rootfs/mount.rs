@@ -54,7 +54,8 @@ fn one(
     let root = trees.root.as_fd();
     match (&mount.kind, source) {
         (MountKind::New { fstype, params }, _) => {
-            let made = match new(root, proc, mount, fstype, params) {
+            let attempt = || new(root, proc, mount, fstype, params);
+            let made = match if mount.or_hosts { sys::twice(attempt) } else { attempt() } {
                 Err(fault) if mount.or_hosts && fault.errno == libc::EPERM => {
                     return kernel_bind(root, mount, fstype).map(|()| None);
                 }
@@ -88,7 +89,8 @@ fn new(
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| Fault::new(Step::MountOpen, errno))?;
     for (index, param) in params.iter().enumerate() {
-        match set(context.as_fd(), &param.key, param.value.as_deref()) {
+        let attempt = || set(context.as_fd(), &param.key, param.value.as_deref());
+        match if param.optional { sys::twice(attempt) } else { attempt() } {
             Err(Errno::INVAL) if param.optional => {}
             Err(errno) => return Err(with_log(context.as_fd(), Fault::new(Step::MountParam, errno).sub(index))),
             Ok(()) => {}
