@@ -5,6 +5,8 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use serde_json::json;
+
 use crate::support::{Bundle, Container, WAITING, hierarchies, say, text};
 
 /// How many at once, and how many one after the other.
@@ -78,12 +80,20 @@ fn report(what: &str, began: Instant, before: &BTreeMap<&str, usize>) {
     crate::support::eventually("the session keyrings are freed", || keyrings() == 0);
 }
 
+/// With a filter, which is a BPF program.
+fn bundle(script: &str) -> Bundle {
+    let mut bundle = Bundle::sh(script);
+    let rule = json!({"names": ["keyctl"], "action": "SCMP_ACT_ERRNO"});
+    bundle.set("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}));
+    bundle
+}
+
 #[test]
 #[ignore = "many minutes: make load"]
 fn many_at_once() {
     let (count, _) = counts();
     let (before, began) = (host(), Instant::now());
-    let containers: Vec<Container> = (0..count).map(|_| Bundle::sh(WAITING).container()).collect();
+    let containers: Vec<Container> = (0..count).map(|_| bundle(WAITING).container()).collect();
     let all = std::sync::Mutex::new(Vec::new());
     side_by_side(count, |number| {
         let io = containers[number].create_io();
@@ -107,7 +117,7 @@ fn many_one_after_the_other() {
     let (_, count) = counts();
     let (before, began) = (host(), Instant::now());
     side_by_side(count, |_| {
-        let container = Bundle::new().container();
+        let container = bundle("true").container();
         container.create().ok();
         container.start().ok();
         container.command(&["delete", "--force"], &[]).ok();
