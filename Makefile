@@ -15,9 +15,10 @@ GUEST_LSM ?= apparmor
 GUEST_FLAGS ?=
 GUEST_LOG ?= guest$(if $(filter selinux,$(GUEST_LSM)),-selinux)
 
-# .cargo/config.toml builds for the host's own triple by name, which puts the output in a directory of that name.
-TRIPLE := $(or $(CARGO_BUILD_TARGET),$(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p'),$(shell uname -m)-unknown-linux-gnu)
-BIN := $(abspath $(or $(CARGO_TARGET_DIR),target)/$(TRIPLE)/release/runtime)
+# Asked by the shell, since make would ask before scripts/setup.sh has run.
+TARGET := $$(scripts/target.sh)
+BIN := $(abspath $(or $(CARGO_TARGET_DIR),target))/$(TARGET)/release/runtime
+RELEASE := --release $(CARGO_FLAGS) --target $(TARGET)
 BUSYBOX ?= /bin/busybox
 # Where scripts/criu.sh puts it, for checkpoint and restore.
 CRIU := $(abspath .cache/criu/bin)
@@ -33,13 +34,14 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load costs costs-record bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 build: ## the static release binary
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	@scripts/setup.sh build
+	$(CARGO) build $(RELEASE) --bin runtime
 	@ls -l $(BIN)
 
 check: ## formatting, lints, documentation, forbidden arrows between rooms, dependencies, and that docs/spec.md names tests
@@ -50,7 +52,7 @@ check: ## formatting, lints, documentation, forbidden arrows between rooms, depe
 	scripts/dependencies.sh
 	scripts/spec-musts.sh exist
 
-test: unit seccomp fuzz-short integration ## unit tests, seccomp, fuzz targets for seconds and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
+test: unit seccomp fuzz-short integration costs ## unit tests, seccomp, fuzz targets for seconds and integration tests here, then in six guests: cgroup v2, SELinux, systemd with v2, with v1, not as root, and with criu (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=recurse guests
 	$(if $(TEST_ARGS)$(RUNTIME),@echo "spec-musts: not asked: only all tests of our own runtime show it",scripts/spec-musts.sh ran $(LOGS))
@@ -87,9 +89,9 @@ integration: ## the integration tests on this host (root); RUNTIME=/usr/sbin/run
 	@scripts/setup.sh integration
 	@scripts/setup.sh criu
 	@scripts/criu.sh
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	@mkdir -p $(LOGS)
-	PATH=$(CRIU):$$PATH RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- $(TEST_ARGS) \
+	PATH=$(CRIU):$$PATH RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- $(TEST_ARGS) \
 	  2>&1 | tee $(LOGS)/integration.log
 
 # The longest first. All of them run, whatever fails.
@@ -97,9 +99,9 @@ guests: guest-systemd guest guest-legacy guest-criu guest-rootless guest-selinux
 
 guest: ## the integration tests in a QEMU guest with pure cgroup v2 and AppArmor (no KVM needed)
 	@scripts/setup.sh guest
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	@mkdir -p $(LOGS)
-	@tests=$$($(CARGO) test --release $(CARGO_FLAGS) --test integration --no-run --message-format=json \
+	@tests=$$($(CARGO) test $(RELEASE) --test integration --no-run --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\/integration-[^"]*\)".*/\1/p' | tail -n 1); \
 	scripts/guest.sh --timeout $(GUEST_TIMEOUT) --lsm $(GUEST_LSM) $(GUEST_FLAGS) --file $(or $(RUNTIME),$(BIN)):/runtime --file "$$tests":/integration \
 	  -- env RUNTIME=/runtime BUSYBOX=/bin/busybox $(GUEST_ENV) /integration $(TEST_ARGS) \
@@ -142,55 +144,70 @@ hostile: ## the races with a hostile container, of the integration tests, with 1
 conformance: ## the OCI validation programs with ours, runc and crun, here and in a guest (root); writes docs/conformance.md
 	@scripts/setup.sh conformance
 	@scripts/setup.sh guest
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	scripts/conformance.sh $(BIN)
 
 peer-tests: ## runc's own bats tests with runc and with ours, into docs/conformance.md (root); PEER_ARGS="kill.bats run.bats"
 	@scripts/setup.sh peer
 	@scripts/setup.sh criu
 	@scripts/criu.sh
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) $(or $(PEER_ARGS),--write)
 
 peer-tests-guest: ## those of cgroups on pure cgroup v2, by cgroupfs and by systemd, in the guest with systemd (root)
 	@scripts/setup.sh peer
 	@scripts/setup.sh guest-systemd
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	scripts/peer-tests.sh --runtime runc=/usr/sbin/runc --runtime ours=$(BIN) --guest $(or $(PEER_ARGS),--write)
 
 callers: ## containerd, CRI, Docker and Podman with runc and with ours, into docs/callers.md (root); CALLERS_ARGS="--engine docker"
 	@scripts/setup.sh callers
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	scripts/callers.sh $(or $(CALLERS_ARGS),--write) $(BIN)
 
 callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with systemd's cgroups, in the guest, into docs/callers.md (root)
 	@scripts/setup.sh callers
 	@scripts/setup.sh guest-systemd
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	scripts/callers.sh --guest $(or $(CALLERS_ARGS),--write) $(BIN)
 
 # Every test of the kind, on a file system without a disk: each point writes and flushes the state.
 crash: ## kill each command at each of its system calls, let each of these fail, and print a table; an hour (root)
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	@mkdir -p $(LOGS)
-	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored crash:: $(TEST_ARGS) \
+	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored crash:: $(TEST_ARGS) \
 	  2>&1 | tee $(LOGS)/crash.log; status=$$?; \
 	echo; grep -ohE '(CRASH|DOWNGRADE) .*findings' $(LOGS)/crash.log | sort; exit $$status
 
 # LOAD="1000 10000" is the whole of it.
 LOAD ?= 100 1000
 load: ## as many containers at once, and as many one after the other, as LOAD says; what the host has before and after (root)
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	TMPDIR=/dev/shm RUNTIME_TEST_LOAD="$(LOAD)" RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) \
-	  $(CARGO) test --release $(CARGO_FLAGS) --test integration -- --ignored --test-threads=1 load:: $(TEST_ARGS)
+	  $(CARGO) test $(RELEASE) --test integration -- --ignored --test-threads=1 load:: $(TEST_ARGS)
 
-bench: ## measure against runc and crun, and write the figures into README.md (root)
+# In release builds only. Single steps take longer than the tests' calls may.
+COSTS_TEST = TMPDIR=/dev/shm RUNTIME_TEST_DEADLINE=120 RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored --exact crash::costs::no_command_costs_more_than_is_recorded
+costs: ## count system calls and instructions of each command, and compare with integration/costs.txt (root)
+	@scripts/setup.sh costs
+	$(CARGO) build $(RELEASE) --bin runtime
+	$(COSTS_TEST)
+
+costs-record: ## write integration/costs.txt anew for this kind of host (root)
+	@scripts/setup.sh costs
+	$(CARGO) build $(RELEASE) --bin runtime
+	RUNTIME_TEST_RECORD=1 $(COSTS_TEST)
+
+bench: ## measure against the floor, runc and crun, into README.md and docs/performance.md (root); BENCH_ARGS=--quick to try
 	@scripts/setup.sh bench
-	$(CARGO) bench $(CARGO_FLAGS) --bench bench
+	$(CARGO) build $(RELEASE) --bin runtime
+	@floor=$$($(CARGO) bench $(CARGO_FLAGS) --target $(TARGET) --bench floor --no-run --message-format=json \
+	  | sed -n 's/.*"executable":"\([^"]*\/floor-[^"]*\)".*/\1/p' | tail -n 1); \
+	BENCH_FLOOR=$$floor $(CARGO) bench $(CARGO_FLAGS) --target $(TARGET) --bench bench -- $(BENCH_ARGS)
 
 run: ## make bundle/ (a busybox root, a new config.json) and run it (root)
 	@scripts/setup.sh run
-	$(CARGO) build --release $(CARGO_FLAGS) --bin runtime
+	$(CARGO) build $(RELEASE) --bin runtime
 	@scripts/bundle.sh $(BIN) bundle
 	$(BIN) run bundle/
 

@@ -28,6 +28,14 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
 }
 
+impl Cli {
+    /// Adds what can stand before the command, and needs one.
+    fn augment_options(command: clap::Command) -> clap::Command {
+        let version = clap::Arg::new("version").long("version").short('v').action(clap::ArgAction::SetTrue);
+        Global::augment_args(command).arg(version)
+    }
+}
+
 /// Options before the command.
 #[derive(Args, Debug)]
 pub(crate) struct Global {

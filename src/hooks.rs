@@ -157,7 +157,7 @@ fn execute(
         rustix::stdio::dup2_stderr(stderr.unwrap_or(output))?;
         rustix::process::chdir(place.cwd)?;
         sys::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
-        sys::reset_handlers()?;
+        sys::reset_handlers(u64::MAX)?;
         sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty())
     };
     match prepare() {

@@ -36,11 +36,11 @@ pub(crate) struct Host {
 /// Looks at the host.
 pub(crate) fn look() -> Result<Host> {
     let proc = open_proc()?;
-    let last_cap = read(&proc, "sys/kernel/cap_last_cap")?
+    let last_cap = record(&proc, "sys/kernel/cap_last_cap")?
         .trim()
         .parse()
         .map_err(|_| Error::new("/proc/sys/kernel/cap_last_cap is not a number"))?;
-    let cgroups = cgroups::Layout::detect(&read(&proc, "self/cgroup")?)?;
+    let cgroups = cgroups::Layout::detect(&record(&proc, "self/cgroup")?)?;
     let permitted =
         rustix::thread::capabilities(None).map_err(|errno| Error::new("capget").errno(errno))?.permitted.bits();
     let caller = Caller {
@@ -53,7 +53,7 @@ pub(crate) fn look() -> Result<Host> {
 
 /// Whether this is not the initial user namespace, which has every id.
 pub(crate) fn in_user_namespace(proc: impl AsFd) -> Result<bool> {
-    Ok(!read(proc, "self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]))
+    Ok(!record(proc, "self/uid_map")?.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 impl Host {
@@ -116,6 +116,13 @@ pub(crate) fn read(proc: impl AsFd, path: &str) -> Result<String> {
     read_raw(proc, path).map_err(|errno| Error::new(format!("read /proc/{path}")).errno(errno))
 }
 
+/// As [`read`], of a file that the kernel writes as one record: one line, or all at once (`single_open`). There a read that
+/// does not fill the buffer was the last, and none is needed to see the end.
+pub(crate) fn record(proc: impl AsFd, path: &str) -> Result<String> {
+    let text = open_raw(proc, path).and_then(read_record);
+    text.map_err(|errno| Error::new(format!("read /proc/{path}")).errno(errno))
+}
+
 /// As [`read`], with the errno.
 pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String> {
     read_open(open_raw(proc, path)?)
@@ -136,16 +143,27 @@ pub(crate) fn reopen(proc: impl AsFd, fd: impl AsFd, flags: OFlags) -> rustix::i
 }
 
 /// Reads what is left of an open file.
-pub(crate) fn read_open(fd: OwnedFd) -> rustix::io::Result<String> {
+fn read_open(fd: OwnedFd) -> rustix::io::Result<String> {
+    read_until(&fd, |count| count == 0)
+}
+
+/// Reads an open file of one record, as [`record`].
+pub(crate) fn read_record(fd: OwnedFd) -> rustix::io::Result<String> {
+    read_until(&fd, |count| count < CHUNK)
+}
+
+const CHUNK: usize = 4096;
+
+fn read_until(fd: &OwnedFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Result<String> {
     let mut bytes = Vec::new();
-    let mut chunk = [0u8; 4096];
+    let mut chunk = [0u8; CHUNK];
     loop {
-        match rustix::io::read(&fd, &mut chunk)? {
-            0 => break,
-            count => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+        let count = rustix::io::read(fd, &mut chunk)?;
+        bytes.extend_from_slice(chunk.get(..count).unwrap_or_default());
+        if is_end(count) {
+            return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Writes a file below /proc in one write, without leaving that procfs.

@@ -27,7 +27,7 @@ impl Interrupt {
     /// Blocks all signals, for good. Before the clone, so that none is lost between it and the first wait; the child sets its
     /// own mask before exec.
     pub(crate) fn new() -> Result<Self> {
-        let all = sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::all());
+        let all = sys::sigprocmask(SigmaskHow::SIG_SETMASK, &sys::all_signals());
         all.map_err(|errno| Error::new("sigprocmask").errno(errno))?;
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect();
         let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;

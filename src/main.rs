@@ -49,6 +49,7 @@ mod sys;
 mod update;
 
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ErrorKind};
@@ -69,8 +70,12 @@ sys::entry!(command);
 mod fuzz;
 
 fn command() -> u8 {
-    let words: Vec<OsString> = std::env::args_os().collect();
+    let words: Vec<OsString> = sys::arguments().into_iter().map(|word| OsString::from_vec(word.into_bytes())).collect();
     let name = program_name(words.first());
+    // Or the words would be read twice. Whether it is needed, and has succeeded, is asked again when they are understood.
+    if words.iter().any(|word| SEALED.iter().any(|command| word == command)) {
+        let _ = seal::seal();
+    }
     let cli = match cli::parse(&name, words.into_iter()) {
         Ok(cli) => cli,
         Err((usage, global)) => return no_use(&usage, global),
@@ -90,6 +95,9 @@ fn command() -> u8 {
         Err(error) => exit(&Log::stderr(), prepared.and(Err(error)), failure),
     }
 }
+
+/// The commands that run from a sealed copy of the program.
+const SEALED: [&str; 3] = ["create", "run", "exec"];
 
 fn open_log(global: &Global) -> Result<Log> {
     let format = match global.log_format {

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -94,7 +94,7 @@ fn start(created: &Created, sync: &ParentEnd, log: &Log) -> Result<()> {
 
 /// Forwards signals and the terminal until the program has ended.
 pub(crate) fn wait(pid: Pid, pidfd: &OwnedFd, terminal: Option<OwnedFd>, mut notify: Option<Notify>) -> Result<u8> {
-    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    let signals = SignalFd::with_flags(&sys::all_signals(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::new("signalfd").errno(errno))?;
     let mut proxy = terminal
         .map(Proxy::new)

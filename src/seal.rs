@@ -6,12 +6,10 @@
 //! (80 to 170 µs). Who may not copy mounts lets a child do it in a user namespace (210 µs), and where there are none it is a
 //! sealed memfd (1200 µs, and the size of the program in memory).
 
-use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::{DupFlags, Errno};
 use rustix::mount::OpenTreeFlags;
 
@@ -20,6 +18,8 @@ use crate::error::{Error, Result};
 use crate::sys::{self, CStrings, Clone3, Cloned, MountAttr};
 
 const EXE: &str = "/proc/self/exe";
+/// linux/magic.h.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// Executes this program again from a sealed copy, unless it already runs from one.
 pub(crate) fn seal() -> Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn seal() -> Result<()> {
         read_only_mount(Path::new(EXE)).or_else(|_| in_user_namespace()).or_else(|_| memfd()).map_err(|error| {
             Error::new("make a sealed copy of this program, which a container could overwrite otherwise").errno(error)
         })?;
-    let args: Vec<CString> = std::env::args_os().filter_map(|arg| CString::new(arg.as_bytes()).ok()).collect();
+    let args = sys::arguments();
     let environment = crate::create::own_environment();
     let errno = sys::execveat(copy.as_fd(), &CStrings::new(&args), &CStrings::new(&environment));
     Err(Error::new("execute the sealed copy of this program").errno(errno))
@@ -38,8 +38,13 @@ pub(crate) fn seal() -> Result<()> {
 
 /// On a read-only mount, ours or the host's, or in a memfd that nobody can write to.
 fn is_sealed() -> bool {
-    if rustix::fs::statvfs(EXE).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+    let Ok(stat) = rustix::fs::statfs(EXE) else { return false };
+    if stat.f_flags & i64::from(libc::ST_RDONLY as u32) != 0 {
         return true;
+    }
+    // A memfd is a file of a tmpfs.
+    if stat.f_type != TMPFS_MAGIC {
+        return false;
     }
     let exe = rustix::fs::open(EXE, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     exe.and_then(rustix::fs::fcntl_get_seals).is_ok_and(|seals| seals.contains(SealFlags::WRITE))

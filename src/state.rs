@@ -34,7 +34,7 @@ use store::{Init, RECORD, STATE};
 pub(crate) const OCI_VERSION: &str = "1.3.0";
 
 fn boot_id(proc: impl AsFd) -> Result<String> {
-    Ok(host::read(proc, "sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(host::record(proc, "sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// The states of runtime.md (section State), and `paused`.
@@ -272,7 +272,7 @@ fn user_name(uid: u32) -> String {
 
 fn read_stat(proc: impl AsFd, pid: i32) -> Option<procfs::process::Stat> {
     use procfs::FromRead;
-    let text = host::read_raw(proc, &format!("{pid}/stat")).ok()?;
+    let text = host::open_raw(proc, &format!("{pid}/stat")).and_then(host::read_record).ok()?;
     procfs::process::Stat::from_read(text.as_bytes()).ok()
 }
 

@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::host;
+
 /// Makes a directory and the missing ones above it. False: it was there.
 pub(super) fn make_dir(dir: &Path) -> rustix::io::Result<bool> {
     match rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755)) {
@@ -136,8 +138,17 @@ pub(super) fn open_dir(dir: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
+/// Reads a file of one value: a read that does not fill the buffer was the last, and none is needed to see the end.
+pub(super) fn read_record(dir: &Path, name: &str) -> rustix::io::Result<String> {
+    host::read_record(open_to_read(dir, name)?)
+}
+
+fn open_to_read(dir: &Path, name: &str) -> rustix::io::Result<OwnedFd> {
+    rustix::fs::openat(CWD, dir.join(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 pub(super) fn read_file(dir: &Path, name: &str) -> rustix::io::Result<String> {
-    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let fd = open_to_read(dir, name)?;
     let mut text = Vec::new();
     let mut chunk = [0u8; 4096];
     loop {
@@ -149,7 +160,10 @@ pub(super) fn read_file(dir: &Path, name: &str) -> rustix::io::Result<String> {
 }
 
 pub(super) fn write_file(dir: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {
+    rustix::io::write(open_to_write(dir, name)?, value).map(drop)
+}
+
+pub(super) fn open_to_write(dir: &Path, name: &str) -> rustix::io::Result<OwnedFd> {
     // No O_CREAT: a directory that is not a cgroup must not get files that look like one's.
-    let fd = rustix::fs::openat(CWD, dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&fd, value).map(drop)
+    rustix::fs::openat(CWD, dir.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
 }

@@ -28,7 +28,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::deadline;
 use crate::error::{Error, Result};
-use files::{collect_processes, is_frozen, make_dir, open_dir, read_file, remove_tree, wait_for, write_file};
+use files::{
+    collect_processes, is_frozen, make_dir, open_dir, open_to_write, read_file, read_record, remove_tree, wait_for,
+    write_file,
+};
 pub(crate) use join::Join;
 pub(crate) use layout::{Driver, Layout, is_v2};
 pub(crate) use oom::{MEMORY_LIMIT, OomWatch};
@@ -128,7 +131,9 @@ impl Cgroup {
         }
         for (controllers, dir) in &self.dirs {
             match self.version {
-                Version::V1 if controllers.split(',').any(|name| name == "cpuset") => v1::inherit_cpuset(dir)?,
+                Version::V1 if controllers.split(',').any(|name| name == "cpuset") => {
+                    v1::inherit_cpuset(dir, self.is_own(dir) && self.unit.is_none())?
+                }
                 Version::V1 => {}
                 Version::V2 => v2::enable_controllers(dir),
             }

@@ -6,24 +6,26 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Cgroup, devices, freezer, is_frozen, read_file, write_file};
+use super::{Cgroup, devices, freezer, is_frozen, open_to_write, read_record, write_file};
 use crate::error::{Error, Result};
 
 /// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
-/// from the top down (Documentation/admin-guide/cgroup-v1/cpusets.rst).
-pub(super) fn inherit_cpuset(dir: &Path) -> Result<()> {
+/// from the top down (Documentation/admin-guide/cgroup-v1/cpusets.rst). `new`: it was just made, and is not even looked at.
+pub(super) fn inherit_cpuset(dir: &Path, new: bool) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        inherit(dir, file)
+        let done = if new { inherit_from_parent(dir, file) } else { inherit(dir, file) };
+        done.map(drop)
             .map_err(|errno| Error::at("linux.cgroupsPath", format!("set {file} of {}", dir.display())).errno(errno))?;
     }
     Ok(())
 }
 
 fn inherit(dir: &Path, file: &str) -> rustix::io::Result<String> {
-    let own = read_file(dir, file)?;
-    if !own.trim().is_empty() {
-        return Ok(own);
-    }
+    let own = read_record(dir, file)?;
+    if own.trim().is_empty() { inherit_from_parent(dir, file) } else { Ok(own) }
+}
+
+fn inherit_from_parent(dir: &Path, file: &str) -> rustix::io::Result<String> {
     let parent = inherit(dir.parent().ok_or(Errno::NOENT)?, file)?;
     write_file(dir, file, parent.trim().as_bytes())?;
     Ok(parent)
@@ -32,7 +34,17 @@ fn inherit(dir: &Path, file: &str) -> rustix::io::Result<String> {
 /// Writes `devices.allow` and `devices.deny`, in the order of the rules.
 pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
     let dir = devices_dir(cgroup)?;
-    devices::v1_lines(rules)?.iter().try_for_each(|(allow, line)| write_device(dir, *allow, line))
+    let mut files = [None, None];
+    for (allow, line) in devices::v1_lines(rules)? {
+        let [denied, allowed] = &mut files;
+        let (slot, name) = if allow { (allowed, ALLOW) } else { (denied, DENY) };
+        let written = slot.take().map_or_else(|| open_to_write(dir, name), Ok).and_then(|file| {
+            rustix::io::write(&file, line.as_bytes())?;
+            Ok(file)
+        });
+        *slot = Some(written.map_err(|errno| refused(dir, name, &line, errno))?);
+    }
+    Ok(())
 }
 
 /// Writes only the differences; when one is refused, those before it are taken back.
@@ -49,6 +61,8 @@ pub(super) fn change_devices(cgroup: &Cgroup, from: &[devices::Rule], to: &[devi
 }
 
 const DEVICES: &str = "linux.resources.devices";
+const ALLOW: &str = "devices.allow";
+const DENY: &str = "devices.deny";
 
 fn devices_dir(cgroup: &Cgroup) -> Result<&Path> {
     let dir = cgroup.dir("devices");
@@ -56,9 +70,12 @@ fn devices_dir(cgroup: &Cgroup) -> Result<&Path> {
 }
 
 fn write_device(dir: &Path, allow: bool, line: &str) -> Result<()> {
-    let file = if allow { "devices.allow" } else { "devices.deny" };
-    write_file(dir, file, line.as_bytes())
-        .map_err(|errno| Error::at(DEVICES, format!("write {line:?} to {}", dir.join(file).display())).errno(errno))
+    let file = if allow { ALLOW } else { DENY };
+    write_file(dir, file, line.as_bytes()).map_err(|errno| refused(dir, file, line, errno))
+}
+
+fn refused(dir: &Path, file: &str, line: &str, errno: Errno) -> Error {
+    Error::at(DEVICES, format!("write {line:?} to {}", dir.join(file).display())).errno(errno)
 }
 
 /// Kills all processes: freezes them first, so that none can fork away between the listing and the signals, and thaws

@@ -4,11 +4,58 @@ use std::ffi::OsString;
 
 use clap::{Args, CommandFactory, FromArgMatches};
 
-use super::{Cli, Global};
+use super::{
+    Checkpoint, Cli, Create, Delete, Events, Exec, Gc, Global, Id, Kill, List, Ps, Restore, Run, Spec, Update,
+};
 
 /// Parses the command line of a program that is called `name`. Help texts begin as runc's do. An error comes with the
 /// options before it, which say where errors go.
 pub(crate) fn parse(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, (clap::Error, Option<Global>)> {
+    let words: Vec<OsString> = words.collect();
+    let short = command_of_one(&words).and_then(|command| {
+        let mut matches = {
+            let words = normalize(&command, words.iter().cloned());
+            command.try_get_matches_from(words).ok()?
+        };
+        Cli::from_arg_matches_mut(&mut matches).ok()
+    });
+    short.map_or_else(|| parse_with_help(name, words.into_iter()), Ok)
+}
+
+type Augment = fn(clap::Command) -> clap::Command;
+
+/// The options of each command that has some. To build all of them, with their help texts, is most of what a short command
+/// executes.
+const COMMANDS: [(&str, Augment); 17] = [
+    ("create", Create::augment_args),
+    ("start", Id::augment_args),
+    ("run", Run::augment_args),
+    ("state", Id::augment_args),
+    ("list", List::augment_args),
+    ("kill", Kill::augment_args),
+    ("delete", Delete::augment_args),
+    ("update", Update::augment_args),
+    ("pause", Id::augment_args),
+    ("resume", Id::augment_args),
+    ("gc", Gc::augment_args),
+    ("checkpoint", Checkpoint::augment_args),
+    ("restore", Restore::augment_args),
+    ("spec", Spec::augment_args),
+    ("exec", Exec::augment_args),
+    ("ps", Ps::augment_args),
+    ("events", Events::augment_args),
+];
+
+/// The command line, as if the first word that is a command's name were the only command. If that is no command here, but the
+/// value of an option, the words make no sense to it; and then, as for help and for errors, all commands are looked at.
+fn command_of_one(words: &[OsString]) -> Option<clap::Command> {
+    let (name, augment) = words.iter().skip(1).find_map(|word| COMMANDS.iter().find(|(name, _)| word == name))?;
+    let top = Cli::augment_options(clap::Command::new("runtime").disable_version_flag(true));
+    let plain = |command: clap::Command| command.disable_help_flag(true).disable_help_subcommand(true);
+    Some(plain(top).subcommand(plain(augment(clap::Command::new(*name)))))
+}
+
+fn parse_with_help(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, (clap::Error, Option<Global>)> {
     let help = |name: &str| format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}");
     let subcommand = |command: clap::Command| {
         let name = format!("{name} {}", command.get_name());
@@ -211,6 +258,42 @@ mod tests {
         }
         for words in [&[][..], &["--all", "c"]] {
             assert!(parse(&[&["runtime", "events"], words].concat()).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn one_command_alone_is_parsed_as_among_all() {
+        let commands = Cli::command();
+        let names: Vec<&str> = commands.get_subcommands().map(clap::Command::get_name).collect();
+        for name in &names {
+            let known = COMMANDS.iter().any(|(known, _)| known == name);
+            assert!(known || matches!(*name, "seccomp" | "features"), "{name}");
+        }
+        for words in [
+            &["state", "c"][..],
+            &["--root", "run", "list", "-q"],
+            &["--log=l", "-debug", "--log-format", "json", "run", "-b", "/b", "-d", "--preserve-fds=2", "state"],
+            &["--root", "/r", "exec", "-tu", "1:2", "-e", "A=run", "c", "list", "--help"],
+            &["--systemd-cgroup", "create", "--bundle", "create", "--pid-file=p", "create"],
+            &["kill", "--all", "c"],
+            &["delete", "-force=false", "c"],
+            &["update", "--memory", "64M", "c"],
+            &["ps", "c", "-ef"],
+            &["events", "--all"],
+            &["checkpoint", "--image-path", "i", "c"],
+            &["restore", "-no-subreaper", "-d", "c"],
+            &["spec", "--rootless"],
+            &["list", "--version"],
+            &["--version", "list"],
+        ] {
+            let words: Vec<OsString> = ["runtime"].iter().chain(words).map(OsString::from).collect();
+            let one = super::parse("runtime", words.clone().into_iter());
+            let all = parse_with_help("runtime", words.clone().into_iter());
+            let text = |parsed: Result<Cli, (clap::Error, Option<Global>)>| match parsed {
+                Ok(cli) => format!("{cli:?}"),
+                Err((error, global)) => format!("{} {global:?}", error.render()),
+            };
+            assert_eq!(text(one), text(all), "{words:?}");
         }
     }
 

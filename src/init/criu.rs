@@ -87,7 +87,7 @@ impl Criu<'_> {
                 keep(fd)?;
             }
             self.directories.iter().try_for_each(|(path, fd)| open_here(path, *fd))?;
-            sys::reset_handlers()?;
+            sys::reset_handlers(u64::MAX)?;
             sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty())?;
             CString::new(socket.as_raw_fd().to_string()).map_err(|_| sys::Errno::INVAL)
         };

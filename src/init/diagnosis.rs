@@ -66,6 +66,8 @@ fn look_up(cwd: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
 
 /// As much as the kernel looks at for a `#!` (`BINPRM_BUF_SIZE`, linux/binfmts.h).
 const HEAD: usize = 256;
+/// The headers of a program are there, and mostly its loader's name.
+const BEGIN: usize = 4096;
 
 fn examine(file: &OwnedFd, cwd: BorrowedFd<'_>) -> Option<(Cause, Errno, Vec<u8>)> {
     if rustix::fs::fstat(file).ok()?.st_mode & 0o111 == 0 {
@@ -74,7 +76,8 @@ fn examine(file: &OwnedFd, cwd: BorrowedFd<'_>) -> Option<(Cause, Errno, Vec<u8>
     if rustix::fs::fstatvfs(file).ok()?.f_flag.contains(StatVfsMountFlags::NOEXEC) {
         return Some((Cause::NoExec, Errno::ACCESS, Vec::new()));
     }
-    let head = read_at(file, 0, HEAD)?;
+    let begin = read_at(file, 0, BEGIN)?;
+    let head = begin.get(..HEAD).unwrap_or(&begin);
     let missing = |path: &[u8]| {
         let path = CString::new(path).ok()?;
         matches!(look_up(cwd, &path), Err(Errno::NOENT | Errno::NOTDIR)).then_some(())
@@ -94,11 +97,11 @@ fn examine(file: &OwnedFd, cwd: BorrowedFd<'_>) -> Option<(Cause, Errno, Vec<u8>
     if !head.starts_with(b"\x7fELF") {
         return Some((Cause::Format, Errno::NOEXEC, Vec::new()));
     }
-    let elf = Elf::read(&head)?;
+    let elf = Elf::read(head)?;
     if !MACHINES.contains(&elf.machine) {
         return Some((Cause::Machine, Errno::NOEXEC, elf.machine.to_string().into_bytes()));
     }
-    let loader = elf.loader(file)?;
+    let loader = elf.loader(file, &begin)?;
     missing(&loader)?;
     Some((Cause::Loader, Errno::NOENT, loader))
 }
@@ -139,18 +142,23 @@ impl Elf {
     }
 
     /// The text of its PT_INTERP.
-    fn loader(&self, file: &OwnedFd) -> Option<Vec<u8>> {
+    fn loader(&self, file: &OwnedFd, begin: &[u8]) -> Option<Vec<u8>> {
         const PT_INTERP: u64 = 3;
+        let read = |at: u64, length: usize| {
+            let from = usize::try_from(at).ok()?;
+            let known = begin.get(from..from.checked_add(length)?);
+            known.map_or_else(|| read_at(file, at, length), |known| Some(known.to_vec()))
+        };
         // Few have more than 20.
         for index in 0..u64::from(self.count.min(64)) {
             let at = self.headers.checked_add(index.checked_mul(self.size.into())?)?;
-            let header = read_at(file, at, 56)?;
+            let header = read(at, 56)?;
             if word(&header, 0, false)? != PT_INTERP {
                 continue;
             }
             let (offset, length) = if self.wide { (8, 32) } else { (4, 16) };
             let length = usize::try_from(word(&header, length, self.wide)?).ok()?.min(4096);
-            let text = read_at(file, word(&header, offset, self.wide)?, length)?;
+            let text = read(word(&header, offset, self.wide)?, length)?;
             return text.split(|&byte| byte == 0).next().map(<[u8]>::to_vec);
         }
         None

@@ -59,7 +59,7 @@ pub(super) fn may_set_groups(
     sync: &ChildEnd<'_>,
 ) -> Result<bool, Fault> {
     let fault = |errno| Fault::new(Step::Groups, errno);
-    if host::read_raw(proc, "self/setgroups").map_err(fault)?.trim() != "deny" {
+    if host::open_raw(proc, "self/setgroups").and_then(host::read_record).map_err(fault)?.trim() != "deny" {
         return Ok(true);
     }
     // The words are for an ordinary user, and root of a user namespace goes without them, as with runc.

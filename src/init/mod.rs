@@ -316,8 +316,8 @@ fn settle(
     // a program of the container, and is confined like it.
     labels::set(&plan.labels, proc)?;
     // None comes before they are unblocked. Profiles may forbid it, too.
-    sys::reset_handlers().map_err(|errno| Fault::new(Step::Session, errno))?;
     let status = verify::open(proc)?;
+    sys::reset_handlers(verify::ignored(&status)?).map_err(|errno| Fault::new(Step::Session, errno))?;
     let set_groups = !plan.keep_groups && identity::may_set_groups(plan, process, proc, sync)?;
     let diagnosis = diagnosis::diagnose(process, cwd.as_fd(), proc);
     // Really closed, not only marked: the program's path may lead through /proc/self/fd (CVE-2024-21626). Before a profile

@@ -15,11 +15,20 @@ pub(super) fn open(proc: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
     host::open_raw(proc, "self/status").map_err(|errno| Fault::new(Step::Capabilities, errno))
 }
 
+/// Which signals are ignored.
+pub(super) fn ignored(status: &OwnedFd) -> Result<u64, Fault> {
+    let mut bytes = [0; 4096];
+    // Not read(2): the file is read from its beginning again.
+    let length = rustix::io::pread(status, &mut bytes, 0).map_err(|errno| Fault::new(Step::Session, errno))?;
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+    mask(&text, "SigIgn:").ok_or_else(|| Fault::new(Step::Session, Errno::PROTO))
+}
+
 /// Compares ids, capability sets and no_new_privs with the plan.
 pub(super) fn identity(process: &ProcessPlan, status: OwnedFd) -> Result<(), Fault> {
-    let status = host::read_open(status).map_err(|errno| Fault::new(Step::Capabilities, errno))?;
+    let status = host::read_record(status).map_err(|errno| Fault::new(Step::Capabilities, errno))?;
     let differs = |step| Fault::new(step, Errno::PROTO);
-    let mask = |name: &str| field(&status, name).and_then(|value| u64::from_str_radix(value, 16).ok());
+    let mask = |name: &str| mask(&status, name);
     let sets = &process.capabilities;
     let all = if process.last_cap >= 63 { u64::MAX } else { (1 << (process.last_cap + 1)) - 1 };
     if mask("CapBnd:").map(|mask| mask & all) != Some(sets.bounding) {
@@ -42,6 +51,10 @@ pub(super) fn identity(process: &ProcessPlan, status: OwnedFd) -> Result<(), Fau
         return Err(differs(Step::NoNewPrivileges));
     }
     Ok(())
+}
+
+fn mask(status: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(field(status, name)?, 16).ok()
 }
 
 /// The value of a line of /proc/self/status.

@@ -262,7 +262,7 @@ fn rlimits(process: &Process) -> Result<Vec<Rlimit>> {
 
 /// The number of getrlimit(2).
 fn resource(kind: PosixRlimitType) -> u32 {
-    match kind {
+    let number = match kind {
         PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
         PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
         PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
@@ -279,7 +279,10 @@ fn resource(kind: PosixRlimitType) -> u32 {
         PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
         PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
         PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
-    }
+    };
+    #[allow(clippy::unnecessary_cast, reason = "with musl they are of another type")]
+    let number = number as u32;
+    number
 }
 
 fn console_size(process: &Process) -> Result<Option<(u16, u16)>> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, XattrFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags};
 
 use super::plan::{Attrs, MountKind, MountPlan, Param, Propagation, RootPath, RootfsPlan};
 use super::resolve::{self, Missing};
@@ -202,7 +202,7 @@ struct Target {
 fn target(root: BorrowedFd<'_>, path: &RootPath, missing: Missing) -> Result<Target, Fault> {
     let fault = |errno| Fault::new(Step::MountTarget, errno);
     let (fd, existed) = match resolve::open(root, path.as_c_str(), OFlags::PATH) {
-        Err(Errno::NOENT) => (resolve::open_or_make(root, path, missing).map_err(fault)?, false),
+        Err(Errno::NOENT) => (resolve::make(root, path, missing).map_err(fault)?, false),
         result => (result.map_err(fault)?, true),
     };
     check_target(root, fd.as_fd(), path)?;
@@ -314,17 +314,18 @@ fn v1_hierarchy(tmpfs: BorrowedFd<'_>, hierarchy: &Hierarchy<OwnedFd>, attrs: u6
     let fault = |errno| Fault::new(Step::MountCgroup, errno);
     let name = hierarchy.name.as_c_str();
     rustix::fs::mkdirat(tmpfs, name, Mode::from_raw_mode(0o755)).map_err(fault)?;
-    let target = resolve::open(tmpfs, name, OFlags::PATH | OFlags::DIRECTORY).map_err(fault)?;
+    let attach = |mount: BorrowedFd<'_>| {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(mount, c"", tmpfs, name, flags).map_err(fault)
+    };
     match &hierarchy.tree {
         Some(tree) => {
-            set_attrs(tree.as_fd(), Attrs { set: attrs, clr: 0 }, false)?;
-            propagate(tree.as_fd(), PRIVATE)?;
-            move_mount(tree.as_fd(), target.as_fd()).map_err(fault)?;
+            let attr = MountAttr { set: attrs, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+            sys::mount_setattr(tree.as_fd(), c"", libc::AT_EMPTY_PATH, &attr)
+                .map_err(|errno| Fault::new(Step::MountAttrs, errno))?;
+            attach(tree.as_fd())?;
         }
-        None => {
-            let made = new_instance(c"cgroup", &hierarchy.params, attrs)?;
-            move_mount(made.as_fd(), target.as_fd()).map_err(fault)?;
-        }
+        None => attach(new_instance(c"cgroup", &hierarchy.params, attrs)?.as_fd())?,
     }
     for link in &hierarchy.links {
         rustix::fs::symlinkat(name, tmpfs, link.as_c_str()).map_err(fault)?;

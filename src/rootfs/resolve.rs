@@ -56,9 +56,30 @@ pub(crate) fn open_or_make(root: BorrowedFd<'_>, path: &RootPath, missing: Missi
     }
 }
 
+/// Makes what is not there: at once where only the last component is missing, else step by step.
+pub(super) fn make(root: BorrowedFd<'_>, path: &RootPath, missing: Missing) -> Result<OwnedFd> {
+    let whole = Path::new(OsStr::from_bytes(path.as_c_str().to_bytes()));
+    if let (Some(parent), Some(name)) = (whole.parent(), whole.file_name())
+        && let Ok(parent) = open(root, &c_string(parent)?, OFlags::PATH | OFlags::DIRECTORY)
+        && make_one(&parent, name, missing).is_ok()
+    {
+        return open(root, path.as_c_str(), OFlags::PATH);
+    }
+    make_each(root, path, missing)
+}
+
+fn make_one(parent: &OwnedFd, name: &OsStr, missing: Missing) -> Result<()> {
+    if missing == Missing::File {
+        // Not open(O_CREAT): that would follow a link that appears meanwhile.
+        rustix::fs::mknodat(parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+    } else {
+        rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+    }
+}
+
 /// Makes the missing components one by one. A link to a place that does not exist yet is followed by hand, as far as
 /// the kernel would follow links.
-fn make(root: BorrowedFd<'_>, path: &RootPath, missing: Missing) -> Result<OwnedFd> {
+fn make_each(root: BorrowedFd<'_>, path: &RootPath, missing: Missing) -> Result<OwnedFd> {
     let mut rest = components(Path::new(OsStr::from_bytes(path.as_c_str().to_bytes())));
     let mut done = PathBuf::new();
     let mut links = 0;
@@ -70,13 +91,7 @@ fn make(root: BorrowedFd<'_>, path: &RootPath, missing: Missing) -> Result<Owned
             Ok(_) => done = here,
             Err(Errno::NOENT) => {
                 let last = rest.is_empty();
-                let made = if last && missing == Missing::File {
-                    // Not open(O_CREAT): that would follow a link that appears meanwhile.
-                    rustix::fs::mknodat(&parent, &name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
-                } else {
-                    rustix::fs::mkdirat(&parent, &name, Mode::from_raw_mode(0o755))
-                };
-                match made {
+                match make_one(&parent, &name, if last { missing } else { Missing::Directory }) {
                     Ok(()) => done = here,
                     Err(Errno::EXIST) if links < MAX_LINKS => {
                         links += 1;

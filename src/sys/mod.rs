@@ -4,6 +4,7 @@
 //! `unsafe`. Everything here is safe to call between clone and exec: no lock and no thread are involved.
 #![allow(unsafe_code, reason = "the one room where system calls without a safe wrapper are made")]
 
+mod arena;
 mod bpf;
 mod clone;
 mod exec;
@@ -27,8 +28,8 @@ pub(crate) use process::{
     set_mempolicy, setns, setrlimit, unshare,
 };
 pub(crate) use seccomp::seccomp_set_mode_filter;
-pub(crate) use signal::{reset_handlers, sigprocmask};
-pub(crate) use start::{entry, erase_arguments, start};
+pub(crate) use signal::{all_signals, reset_handlers, sigprocmask};
+pub(crate) use start::{arguments, entry, erase_arguments, start};
 
 /// The errno of a failed call.
 pub(crate) type Errno = rustix::io::Errno;

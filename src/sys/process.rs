@@ -146,7 +146,7 @@ pub(crate) fn loopback_up() -> Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: the request is a valid ifreq that outlives the call.
-    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }))
+    check(libc::c_long::from(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }))
         .map(drop)
 }
 
@@ -155,7 +155,7 @@ pub(crate) fn ns_get_nstype(namespace: impl std::os::fd::AsFd) -> Result<libc::c
     /// `_IO(0xb7, 0x3)` of linux/nsfs.h.
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
     // SAFETY: the request takes no argument.
-    let kind = check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE) }))?;
+    let kind = check(libc::c_long::from(unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_NSTYPE as _) }))?;
     Ok(kind as libc::c_int)
 }
 

@@ -3,17 +3,12 @@
 //! That one also reads /proc/self/maps and installs an alternate stack with handlers of SIGSEGV and SIGBUS, only to say
 //! "stack overflow" before it aborts: seventeen system calls in each command, and the code of sscanf(3) in the binary.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-
-#[cfg(not(target_env = "gnu"))]
-compile_error!(
-    "only glibc gives the standard library its arguments without the standard entry point (std::env::args_os)"
-);
 
 /// Makes `$main`, a function that returns the exit code, the entry point.
 macro_rules! entry {
@@ -32,6 +27,15 @@ pub(crate) use entry;
 /// Where the kernel has put the arguments, and how many there are.
 static ARGUMENTS: AtomicPtr<*mut libc::c_char> = AtomicPtr::new(std::ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// The arguments of this process. The standard library knows them without its own entry point with glibc only.
+pub(crate) fn arguments() -> Vec<CString> {
+    let arguments = ARGUMENTS.load(Ordering::Relaxed);
+    // SAFETY: the array has that many strings, which end with NUL and live as long as this process.
+    (0..COUNT.load(Ordering::Relaxed))
+        .map(|index| unsafe { CStr::from_ptr(*arguments.add(index)) }.to_owned())
+        .collect()
+}
 
 /// Overwrites the arguments that this process was started with: everybody who sees a process can read them. Nobody may ask
 /// for them afterwards.
