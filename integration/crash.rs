@@ -4,6 +4,7 @@
 //! nothing is left. `make crash` tries every point, the suite some of them (`RUNTIME_TEST_EVERY`, one in so many).
 
 mod calls;
+mod costs;
 mod downgrade;
 mod trace;
 

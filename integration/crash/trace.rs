@@ -2,10 +2,10 @@
 //!
 //! A thread of its own traces: when it ends, the kernel lets everything go on that it has traced, in whatever state it is.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
-use nix::libc;
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -58,8 +58,19 @@ pub(super) struct Traced {
     pub(super) hung: bool,
 }
 
+/// How many instructions the command and its children execute, until these execute something else.
+pub(super) fn instructions(call: Call) -> u64 {
+    let (traced, steps) = follow(call, None, Who::Command, None, true);
+    assert!(traced.output.code() == 0 && !traced.hung, "{:?}", traced.output);
+    steps
+}
+
 /// Runs a call; `init` is a process that is there already, and counts as its child. Without a point it is only watched.
 pub(super) fn run(call: Call, init: Option<u32>, who: Who, point: Option<Point>) -> Traced {
+    follow(call, init, who, point, false).0
+}
+
+fn follow(call: Call, init: Option<u32>, who: Who, point: Option<Point>, single_step: bool) -> (Traced, u64) {
     // Waits until it is traced.
     let (gate, go) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let wrapper = ["sh", "-c", "read go; exec \"$@\" </dev/null", "sh"];
@@ -71,17 +82,19 @@ pub(super) fn run(call: Call, init: Option<u32>, who: Who, point: Option<Point>)
         let init = init.map(|pid| Pid::from_raw(pid.cast_signed()));
         let (calls, struck, hit) = (Vec::new(), None, None);
         let group = format!("Tgid:\t{command}\n");
-        let mut tracer = Tracer { command, who, point, group, began: false, calls, struck, hit };
+        let inside = HashSet::new();
+        let mut tracer =
+            Tracer { command, who, point, group, began: false, calls, inside, struck, hit, single_step, steps: 0 };
         tracer.trace(&go, init);
         let _ = sender.send(());
-        (tracer.hit, tracer.calls)
+        (tracer.hit, tracer.calls, tracer.steps)
     });
     let hung = receiver.recv_timeout(deadline()).is_err();
     if hung {
         running.signal(rustix::process::Signal::KILL);
     }
-    let (hit, calls) = tracer.join().unwrap();
-    Traced { output: running.wait(), hit, calls, hung }
+    let (hit, calls, steps) = tracer.join().unwrap();
+    (Traced { output: running.wait(), hit, calls, hung }, steps)
 }
 
 struct Tracer {
@@ -93,9 +106,14 @@ struct Tracer {
     /// The command executes the runtime.
     began: bool,
     calls: Vec<u64>,
+    /// Who is in a system call.
+    inside: HashSet<Pid>,
     /// Whose call is the one to strike.
     struck: Option<Pid>,
     hit: Option<u64>,
+    /// Whether each instruction is a stop, and how many there were.
+    single_step: bool,
+    steps: u64,
 }
 
 impl Tracer {
@@ -131,7 +149,13 @@ impl Tracer {
         let mut signal = None;
         match status {
             WaitStatus::Exited(..) | WaitStatus::Signaled(..) => return false,
-            WaitStatus::PtraceSyscall(_) if self.counts(pid) && self.syscall(pid) => return true,
+            WaitStatus::PtraceSyscall(_) => {
+                // Entry and end follow each other; the end of the clone that made a process is not its own.
+                let enters = self.inside.insert(pid) || !self.inside.remove(&pid);
+                if self.counts(pid) && self.syscall(pid, enters) {
+                    return true;
+                }
+            }
             WaitStatus::PtraceEvent(_, _, event) if event == Event::PTRACE_EVENT_EXEC as i32 => {
                 if pid == self.command {
                     self.began = true;
@@ -141,11 +165,12 @@ impl Tracer {
                     return false;
                 }
             }
+            WaitStatus::Stopped(_, Signal::SIGTRAP) if self.single_step => self.steps += 1,
             WaitStatus::Stopped(_, other) => signal = Some(other),
             _ => {}
         }
         // It may have been killed by somebody else.
-        let _ = ptrace::syscall(pid, signal);
+        let _ = if self.single_step && self.began { ptrace::step(pid, signal) } else { ptrace::syscall(pid, signal) };
         false
     }
 
@@ -157,9 +182,8 @@ impl Tracer {
     }
 
     /// At the entry to a call, or at its end. True: the blow has fallen.
-    fn syscall(&mut self, pid: Pid) -> bool {
-        let (Ok(info), Ok(mut registers)) = (ptrace::syscall_info(pid), ptrace::getregs(pid)) else { return false };
-        let enters = info.op == libc::PTRACE_SYSCALL_INFO_ENTRY;
+    fn syscall(&mut self, pid: Pid, enters: bool) -> bool {
+        let Ok(mut registers) = ptrace::getregs(pid) else { return false };
         let number = registers.orig_rax;
         if enters {
             self.calls.push(number);
