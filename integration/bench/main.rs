@@ -7,9 +7,12 @@
 
 #[path = "../program/elf.rs"]
 mod elf;
+mod floor_runs;
+mod matrix;
+mod page;
+mod rows;
 mod syscalls;
 
-use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::symlink;
@@ -17,20 +20,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use floor_runs::Floor;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{UsageWho, getrusage};
+use rows::Row;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitOptions, getpid, pidfd_open, set_child_subreaper, wait};
 use serde_json::{Value, json};
 
-/// Name, number of samples, idleness before each command.
-const REGIMES: [(&str, usize, Duration); 2] = [("warm", 60, Duration::ZERO), ("cold", 15, Duration::from_millis(150))];
-const MEMORY: usize = 5;
 /// A container that has not stopped by then hangs.
 const DEADLINE: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-const MARKERS: (&str, &str) = ("<!-- bench:begin -->\n", "<!-- bench:end -->");
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -49,7 +49,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         Some("--peak") => peak_of(&args.collect::<Vec<_>>()),
-        _ => bench(),
+        Some("--quick") => bench(true),
+        _ => bench(false),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,36 +65,23 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn bench() -> Result<()> {
+fn bench(quick: bool) -> Result<()> {
     let work = Work::new()?;
     let runtimes = runtimes(&work)?;
-    say("bench: this takes two minutes");
-    let mut rows = Vec::new();
-    for (label, samples, idle) in REGIMES {
-        rows.push(Row::measure(format!("`run`, {label}"), &runtimes, samples, |runtime| runtime.run(idle))?);
-    }
-    for (label, samples, idle) in REGIMES {
-        let label = format!("`create` + `start` + `delete`, {label}");
-        rows.push(Row::measure(label, &runtimes, samples, |runtime| runtime.life(idle))?);
-    }
-    let sleepers = runtimes.iter().map(Runtime::sleeper).collect::<Result<Vec<_>>>()?;
-    for command in [&["state", "sleep"][..], &["kill", "sleep", "CONT"][..]] {
-        for (label, samples, idle) in REGIMES {
-            let label = format!("`{}`, {label}", command.first().unwrap_or(&""));
-            rows.push(Row::measure(label, &runtimes, samples, |runtime| runtime.timed(idle, command))?);
+    let floor = Floor::find(&work)?;
+    say(if quick { "bench: this takes a minute" } else { "bench: this takes fifteen minutes" });
+    let bench = matrix::Bench { work: &work, runtimes: &runtimes, floor: floor.as_ref(), quick };
+    let tables = bench.all()?;
+    let calls = if quick { String::new() } else { syscalls::report(&work, &runtimes)? };
+    let page = page::Page { runtimes: &runtimes, tables: &tables, calls: &calls, host: page::host(&work)? };
+    say(&page.text());
+    match (std::env::var_os("RUNTIME"), quick) {
+        (None, false) => page.write(),
+        _ => {
+            say("README.md and docs/ stay as they are, because RUNTIME was set, or --quick");
+            Ok(())
         }
     }
-    rows.push(Row::memory("`run`", &runtimes, Runtime::peak_of_run)?);
-    rows.push(Row::memory("`state`", &runtimes, |runtime| runtime.peak(&["state", "sleep"]))?);
-    drop(sleepers);
-
-    let report = report(&runtimes, &rows, work.unmounted)? + &syscalls::report(&work, &runtimes)?;
-    say(&report);
-    match std::env::var_os("RUNTIME") {
-        Some(_) => say("README.md stays as it is, because RUNTIME was set"),
-        None => write_readme(&report)?,
-    }
-    Ok(())
 }
 
 /// The working directory, a tmpfs in a mount namespace of our own; and the cgroup above all containers.
@@ -132,7 +120,7 @@ impl Work {
             fs::create_dir_all(rootfs.join(dir)).doing(dir)?;
         }
         fs::copy(&busybox, rootfs.join("bin/busybox")).doing(&busybox)?;
-        for applet in ["sh", "sleep", "true"] {
+        for applet in ["cat", "sh", "sleep", "true"] {
             symlink("busybox", rootfs.join("bin").join(applet)).doing(applet)?;
         }
         Ok(())
@@ -141,7 +129,18 @@ impl Work {
     /// A bundle for each runtime and command: what `spec` of any of them prints, with the least changed.
     fn bundle(&self, runtime: &str, spec: &Value, args: &[&str]) -> Result<PathBuf> {
         let name = format!("{runtime}-{}", args.first().map_or("", |path| path.trim_start_matches("/bin/")));
-        let dir = self.dir.join(&name);
+        self.bundle_with(&name, spec, args, |_| Ok(()))
+    }
+
+    /// As [`Self::bundle`], of this name, and with more changed.
+    fn bundle_with(
+        &self,
+        name: &str,
+        spec: &Value,
+        args: &[&str],
+        change: impl FnOnce(&mut Value) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
         fs::create_dir_all(&dir).doing(dir.display())?;
         let mut config = spec.clone();
         set(&mut config, "/process/terminal", json!(false))?;
@@ -149,6 +148,7 @@ impl Work {
         set(&mut config, "/root/path", json!(self.dir.join("rootfs")))?;
         let linux = config.pointer_mut("/linux").and_then(Value::as_object_mut).ok_or("spec: no linux")?;
         linux.insert("cgroupsPath".to_owned(), json!(format!("{}/{name}", self.cgroup)));
+        change(&mut config)?;
         fs::write(dir.join("config.json"), config.to_string()).doing("config.json")?;
         Ok(dir)
     }
@@ -194,6 +194,8 @@ fn mounts(kind: &str) -> Result<Vec<PathBuf>> {
 /// One runtime under measurement.
 struct Runtime {
     name: String,
+    number: usize,
+    spec: Value,
     path: PathBuf,
     root: PathBuf,
     errors: PathBuf,
@@ -225,6 +227,8 @@ fn runtimes(work: &Work) -> Result<Vec<Runtime>> {
             fs::create_dir(&root).doing(root.display())?;
             Ok(Runtime {
                 name,
+                number: n,
+                spec: spec.clone(),
                 path,
                 root,
                 errors: work.dir.join(format!("errors-{n}")),
@@ -281,15 +285,15 @@ impl Runtime {
         Container { runtime: self, id: id.to_owned(), gone: false }
     }
 
-    fn run(&self, idle: Duration) -> Result<Duration> {
-        let mut container = self.container("run");
-        let time = self.timed(idle, &["run", "--bundle", &self.short.to_string_lossy(), "run"])?;
+    fn run(&self, idle: Duration, bundle: &Path, id: &str) -> Result<Duration> {
+        let mut container = self.container(id);
+        let time = self.timed(idle, &["run", "--bundle", &bundle.to_string_lossy(), id])?;
         container.gone = true;
         Ok(time)
     }
 
-    /// `create`, `start`, `delete`: the sum of the three, without the wait for the container's end before `delete`.
-    fn life(&self, idle: Duration) -> Result<Duration> {
+    /// `create`, `start` and `delete`, without the wait for the container's end before `delete`.
+    fn life(&self, idle: Duration) -> Result<[Duration; 3]> {
         let mut container = self.container("life");
         let (create, pid) = self.create(idle, &self.short, "life")?;
         let end = pidfd_open(pid, PidfdFlags::empty()).doing("pidfd_open")?;
@@ -301,7 +305,7 @@ impl Runtime {
         reap();
         let delete = self.timed(idle, &["delete", "life"])?;
         container.gone = true;
-        Ok(create + start + delete)
+        Ok([create, start, delete])
     }
 
     fn create(&self, idle: Duration, bundle: &Path, id: &str) -> Result<(Duration, Pid)> {
@@ -313,18 +317,12 @@ impl Runtime {
         Ok((time, pid))
     }
 
-    fn sleeper(&self) -> Result<Container<'_>> {
-        let container = self.container("sleep");
-        self.create(Duration::ZERO, &self.long, "sleep")?;
-        self.timed(Duration::ZERO, &["start", "sleep"])?;
+    /// A container that runs; each bundle is for one only, because of its cgroup.
+    fn sleeper(&self, bundle: &Path, id: &str) -> Result<Container<'_>> {
+        let container = self.container(id);
+        self.create(Duration::ZERO, bundle, id)?;
+        self.timed(Duration::ZERO, &["start", id])?;
         Ok(container)
-    }
-
-    fn peak_of_run(&self) -> Result<u64> {
-        let mut container = self.container("peak");
-        let peak = self.peak(&["run", "--bundle", &self.short.to_string_lossy(), "peak"])?;
-        container.gone = true;
-        Ok(peak)
     }
 
     /// The largest process of a command, in KiB, measured by a small process of its own.
@@ -373,103 +371,4 @@ impl Drop for Container<'_> {
 /// Reaps what the runtimes left to us; there is no other child when this is called.
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-}
-
-/// A line of the table: the samples of each runtime.
-struct Row {
-    label: String,
-    unit: &'static str,
-    samples: Vec<Vec<f64>>,
-}
-
-impl Row {
-    /// Takes samples of all runtimes in turn, beginning with another one each time.
-    fn measure(
-        label: String,
-        runtimes: &[Runtime],
-        count: usize,
-        sample: impl Fn(&Runtime) -> Result<Duration>,
-    ) -> Result<Self> {
-        let mut samples = vec![Vec::new(); runtimes.len()];
-        for round in 0..count {
-            for n in 0..runtimes.len() {
-                let n = (n + round) % runtimes.len();
-                if let (Some(runtime), Some(samples)) = (runtimes.get(n), samples.get_mut(n)) {
-                    samples.push(sample(runtime)?.as_secs_f64() * 1000.0);
-                }
-            }
-        }
-        Ok(Self { label, unit: "ms", samples })
-    }
-
-    fn memory(command: &str, runtimes: &[Runtime], peak: impl Fn(&Runtime) -> Result<u64>) -> Result<Self> {
-        let mut samples = vec![Vec::new(); runtimes.len()];
-        for _ in 0..MEMORY {
-            for (runtime, samples) in runtimes.iter().zip(&mut samples) {
-                samples.push(f64::from(u32::try_from(peak(runtime)?).unwrap_or(u32::MAX)) / 1024.0);
-            }
-        }
-        Ok(Self { label: format!("peak memory of {command}"), unit: "MiB", samples })
-    }
-
-    /// The row in Markdown: median and minimum, and how many times ours, the first.
-    fn render(&self) -> String {
-        let ours = self.samples.first().map_or(f64::NAN, |samples| median(samples));
-        let mut line = format!("| {} |", self.label);
-        for (n, samples) in self.samples.iter().enumerate() {
-            let (median, min) = (median(samples), samples.iter().copied().fold(f64::INFINITY, f64::min));
-            let _ = write!(line, " {median:.2} [{min:.2}] {}", self.unit);
-            if n > 0 {
-                let _ = write!(line, ", {:.1}x", median / ours);
-            }
-            line.push_str(" |");
-        }
-        line
-    }
-}
-
-fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match (sorted.get(middle), sorted.get(middle.wrapping_sub(1))) {
-        (Some(upper), Some(lower)) if sorted.len().is_multiple_of(2) => f64::midpoint(*lower, *upper),
-        (Some(middle), _) => *middle,
-        _ => f64::NAN,
-    }
-}
-
-fn report(runtimes: &[Runtime], rows: &[Row], unmounted: bool) -> Result<String> {
-    let names: Vec<_> = runtimes.iter().map(|runtime| runtime.name.as_str()).collect();
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").doing("osrelease")?;
-    let kernel: Vec<_> = kernel.trim().split('.').take(2).collect();
-    let cores = std::thread::available_parallelism().doing("cores")?;
-    let cgroups = match (mounts("cgroup")?.is_empty(), unmounted) {
-        (true, _) => "cgroup v2",
-        (false, false) => "cgroup v1",
-        (false, true) => "cgroup v1, its unified hierarchy unmounted because crun refuses it",
-    };
-    let mut text = format!("| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
-    for row in rows {
-        let _ = writeln!(text, "{}", row.render());
-    }
-    let [(_, warm, _), (_, cold, idle)] = REGIMES;
-    let _ = write!(
-        text,
-        "\nMedian [minimum], and how many times ours. {warm} samples warm (back to back) and {cold} cold (after {} ms of \
-         idleness before each command), interleaved, by `make bench`.\n\
-         The same bundle for all: `runc spec`, /bin/true of busybox (`state`, `kill`: a sleeping container). Memory: the \
-         largest process of the command.\nHost: Linux {}, {cores} cores, {cgroups}.\n",
-        idle.as_millis(),
-        kernel.join("."),
-    );
-    Ok(text)
-}
-
-/// Replaces what stands between the markers of README.md.
-fn write_readme(report: &str) -> Result<()> {
-    let text = fs::read_to_string(README).doing(README)?;
-    let parts = text.split_once(MARKERS.0).and_then(|(head, rest)| Some((head, rest.split_once(MARKERS.1)?.1)));
-    let (head, tail) = parts.ok_or("README.md has no markers <!-- bench:begin --> and <!-- bench:end -->")?;
-    fs::write(README, format!("{head}{}{report}{}{tail}", MARKERS.0, MARKERS.1)).doing(README)
 }

@@ -24,16 +24,21 @@ const TABLE: [(&str, u32, u64, &str); 4] = [
     ("call 500", 500, 0, "newer than the profile"),
 ];
 
+/// Podman's default profile, for this machine; None where it is not installed.
+pub(crate) fn profile() -> Result<Option<Value>> {
+    let Ok(profile) = fs::read_to_string(PROFILE) else { return Ok(None) };
+    Ok(Some(as_oci(&serde_json::from_str(&profile).doing(PROFILE)?)))
+}
+
 /// A table in Markdown; empty where the program does not run, or the profile is missing.
 pub(crate) fn report(work: &Work, runtimes: &[Runtime]) -> Result<String> {
-    let Ok(profile) = fs::read_to_string(PROFILE) else {
+    let Some(profile) = profile()? else {
         say(&format!("bench: {PROFILE} is missing: system calls are not measured"));
         return Ok(String::new());
     };
     if !cfg!(target_arch = "x86_64") {
         return Ok(String::new());
     }
-    let profile = as_oci(&serde_json::from_str(&profile).doing(PROFILE)?);
     let spec = fs::read_to_string(work.dir.join("config.json")).doing("config.json")?;
     let unfiltered: Value = serde_json::from_str(&spec).doing("config.json")?;
     let mut filtered = unfiltered.clone();
@@ -61,8 +66,8 @@ pub(crate) fn report(work: &Work, runtimes: &[Runtime]) -> Result<String> {
                 samples.push(nanoseconds(runtime, bundle)?);
             }
         }
-        let row = Row { label: format!("`{name}`, {verdict}"), unit: "ns", samples };
-        text += &format!("{}\n", row.render());
+        let row = Row { samples, ..Row::new(format!("`{name}`, {verdict}"), "ns", 0) };
+        text += &format!("{}\n", row.render(false));
     }
     Ok(text
         + &format!(
