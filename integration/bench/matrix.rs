@@ -112,8 +112,9 @@ impl Bench<'_> {
         }
         let mut others = Vec::new();
         for (beside, label) in [(10, "10"), (total, "100")] {
+            let there = others.len() / self.runtimes.len();
             for runtime in self.runtimes {
-                for n in others.len() / self.runtimes.len()..beside {
+                for n in there..beside {
                     let name = format!("{}-other-{n}", runtime.number);
                     let bundle = self.work.bundle_with(&name, &runtime.spec, &["/bin/sleep", "600"], |_| Ok(()))?;
                     others.push(runtime.sleeper(&bundle, &format!("other-{n}"))?);
