@@ -117,7 +117,7 @@ SYSTEMD_ENV = TMPDIR=/var/tmp RUNTIME_TEST_SYSTEMD=1 RUNTIME_TEST_DEADLINE=60 RU
 guest-systemd: ## the integration tests with --systemd-cgroup, in a guest where systemd is process 1 (root)
 	@scripts/setup.sh guest-systemd
 	@$(MAKE) --no-print-directory guest GUEST_FLAGS=--systemd GUEST_LOG=guest-systemd GUEST_ENV="$(SYSTEMD_ENV)" \
-	  TEST_ARGS="--include-ignored --skip user_session:: --skip crash::every_ --skip load:: --skip errors:: $(TEST_ARGS)"
+	  TEST_ARGS="--include-ignored --skip user_session:: --skip crash::every_ --skip crash::costs:: --skip load:: --skip errors:: $(TEST_ARGS)"
 
 guest-legacy: ## the tests systemd:: in such a guest, where systemd has cgroup v1 (root)
 	@scripts/setup.sh guest-systemd
@@ -175,7 +175,7 @@ callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with sy
 crash: ## kill each command at each of its system calls, let each of these fail, and print a table; an hour (root)
 	$(CARGO) build $(RELEASE) --bin runtime
 	@mkdir -p $(LOGS)
-	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored crash:: $(TEST_ARGS) \
+	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored crash:: --skip crash::costs:: $(TEST_ARGS) \
 	  2>&1 | tee $(LOGS)/crash.log; status=$$?; \
 	echo; grep -ohE '(CRASH|DOWNGRADE) .*findings' $(LOGS)/crash.log | sort; exit $$status
 

@@ -1,6 +1,7 @@
 //! What each command costs in system calls and instructions, which no other load of the machine changes: counted under ptrace(2)
 //! and compared with `integration/costs.txt`. One that has grown by more than 5 % fails, unless the record is changed with it.
 //!
+//! `list` is not among them: it looks for containers that have lost their directory in all cgroups of the host.
 //! `make costs` compares, `make costs-record` writes: both with the release binary, since a debug build checks itself.
 
 use std::collections::BTreeMap;
@@ -27,7 +28,6 @@ const RUN_TRUE: Command = Command {
 const STATE: Command =
     Command { name: "state", scene: running, call: |c| c.call(["state", &c.id]), done: |_, _| Ok(()), stays: true };
 const STATE_STOPPED: Command = Command { name: "state of a stopped one", scene: stopped, ..STATE };
-const LIST: Command = Command { name: "list", call: |c| c.call(["list"]), ..STATE };
 
 /// The highest of so many tries is taken: what waits may find its answer there, or not yet.
 const TRIES: usize = 3;
@@ -61,11 +61,15 @@ fn no_command_costs_more_than_is_recorded() {
     let mut recorded = read(&std::fs::read_to_string(&path).unwrap_or_default());
     let record = std::env::var_os("RUNTIME_TEST_RECORD").is_some();
     let kind = kind();
+    let is_here = |name: &String| name.starts_with(&format!("{kind} "));
+    if !record && !recorded.keys().any(is_here) {
+        skip!("nothing is recorded for a host of the kind {kind}");
+    }
     if record {
-        recorded.retain(|name, _| !name.starts_with(&format!("{kind} ")));
+        recorded.retain(|name, _| !is_here(name));
     }
     let (mut grown, mut compared) = (Vec::new(), 0);
-    for command in [&CREATE, &START, &RUN_TRUE, &EXEC, &STATE, &STATE_STOPPED, &KILL, &DELETE, &LIST] {
+    for command in [&CREATE, &START, &RUN_TRUE, &EXEC, &STATE, &STATE_STOPPED, &KILL, &DELETE] {
         for (what, count) in costs(command) {
             let name = format!("{kind} {} {what}", command.name.replace(' ', "-"));
             if record {
@@ -86,9 +90,6 @@ fn no_command_costs_more_than_is_recorded() {
         recorded.iter().for_each(|(name, count)| writeln!(text, "{name} {count}").unwrap());
         std::fs::write(&path, text).unwrap();
         return;
-    }
-    if compared == 0 {
-        skip!("nothing is recorded for a host of the kind {kind}");
     }
     say(&format!("COSTS {compared} compared"));
     assert!(grown.is_empty(), "{}", grown.join("\n"));
