@@ -15,7 +15,7 @@ use crate::support::{cgroup_v2, hierarchies, ours, say, skip};
 const RECORD: &str = "integration/costs.txt";
 const HEADER: &str = "\
 # What each command costs: written by `make costs-record`, compared by `make costs` (integration/crash/costs.rs).
-# Kind of host (cgroups, and how many hierarchies), command, what of it, how many. Calls are those of the command's own process
+# Kind of host (cgroups, how many hierarchies, C library), command, what of it, how many. Calls are those of the command's own process
 # and of its child until that executes the container's program; instructions are those of both, outside of the kernel.
 ";
 
@@ -39,8 +39,10 @@ fn costs(command: &Command) -> [(&'static str, u64); 3] {
     [("calls", calls(Who::Command)), ("calls-child", calls(Who::Child)), ("instructions", instructions)]
 }
 
+/// The C library is that of the runtime, too: make builds both for one target.
 fn kind() -> String {
-    if cgroup_v2() { "v2".to_owned() } else { format!("v1-{}", hierarchies().len()) }
+    let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+    if cgroup_v2() { format!("v2-{library}") } else { format!("v1-{}-{library}", hierarchies().len()) }
 }
 
 fn read(text: &str) -> BTreeMap<String, u64> {
