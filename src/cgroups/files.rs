@@ -1,12 +1,14 @@
 //! Files and directories of cgroupfs.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
 use crate::host;
@@ -88,12 +90,17 @@ fn open_at(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
 
 /// The child cgroups of a directory.
 pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
+    let Ok(fd) = open_dir(dir) else { return Vec::new() };
+    let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+    let mut entries = RawDir::new(fd, &mut buffer);
+    let mut found = Vec::new();
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name();
+        if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
+            found.push(dir.join(OsStr::from_bytes(name.to_bytes())));
+        }
+    }
+    found
 }
 
 pub(super) fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {

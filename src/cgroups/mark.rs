@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 
 use super::files::children;
@@ -32,15 +33,16 @@ impl Layout {
         let mut found = Vec::new();
         // The hierarchy of a cgroup's first directory.
         if let Some(first) = self.hierarchies.iter().min_by_key(|hierarchy| &hierarchy.controllers) {
-            collect(&first.root, &mut vec![0; LONGEST], &mut found);
+            collect(&first.root, &mut Vec::with_capacity(LONGEST), &mut found);
         }
         found
     }
 }
 
-fn collect(dir: &Path, buffer: &mut [u8], found: &mut Vec<(PathBuf, Vec<u8>)>) {
-    if let Ok(length) = rustix::fs::getxattr(dir, NAME, &mut *buffer) {
-        found.push((dir.to_owned(), buffer.get(..length).unwrap_or_default().to_owned()));
+fn collect(dir: &Path, buffer: &mut Vec<u8>, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    buffer.clear();
+    if rustix::fs::getxattr(dir, NAME, spare_capacity(buffer)).is_ok() {
+        found.push((dir.to_owned(), buffer.clone()));
     }
     children(dir).iter().for_each(|child| collect(child, buffer, found));
 }
