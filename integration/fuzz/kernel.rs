@@ -24,7 +24,7 @@ pub(super) fn kernel(bytes: &[u8]) {
     let stat = [b"7 (", &bytes[..bytes.len().min(15)], b") S 1 7 7", " 0".repeat(48).as_bytes(), b"\n"].concat();
     let stat = procfs::process::Stat::from_read(stat.as_slice()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((stat.pid, stat.state, stat.ppid), (7, 'S', 1));
-    let _ = interval::parse(text);
+    let _ = interval::duration("--interval", text);
     if let Err(error) = crate::cgroups::devices::change(true, text) {
         error.to_string().split('\n').for_each(super::promise::line);
     }

@@ -29,7 +29,7 @@ pub(crate) fn all_signals() -> SigSet {
     }
 }
 
-/// sigprocmask(2). nix has pthread_sigmask(3) only, and takes its errors for success.
+/// sigprocmask(2), whose error is that of the system call.
 pub(crate) fn sigprocmask(how: SigmaskHow, set: &SigSet) -> Result<()> {
     let (set, old) = (std::ptr::from_ref(set.as_ref()), std::ptr::null_mut::<u8>());
     // SAFETY: the set is a valid one, of which the kernel reads the first 8 bytes, and the old one is not asked for.
