@@ -289,11 +289,11 @@ fn write_nameless(path: &Path, pid: Pid) -> rustix::io::Result<()> {
 
 /// Passes on what is no error.
 pub(crate) fn warn(plan: &Plan, fault: &Fault, log: &Log) {
-    let text = plan::explain(plan, fault).to_string();
+    let error = plan::explain(plan, fault);
     match fault.step {
         // Without being inheritable none can be ambient; runc's own template asks for that, and nobody misses it.
-        Step::Ambient => log.debug(&text),
-        _ => log.warning(&text),
+        Step::Ambient => log.debug(&error),
+        _ => log.warning_of(&error),
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
     let process = match (status, force) {
         // Whatever is in the files: the cgroups are known from the record, or from where the id would have put them.
         (Err(error), true) => {
-            log.warning(&error.to_string());
+            log.warning_of(&error);
             None
         }
         (Err(error), false) => return Err(error),
@@ -84,7 +84,7 @@ fn kill_before_lock(proc: &OwnedFd, container: &Container, log: &Log) {
         _ => Ok(()),
     };
     if let Err(error) = killed {
-        log.warning(&error.to_string());
+        log.warning_of(&error);
     }
 }
 

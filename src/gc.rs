@@ -17,7 +17,7 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
         let done = if really { remove() } else { Ok(()) };
         if let Err(error) = &done {
             kept += 1;
-            log.warning(&error.to_string());
+            log.warning_of(error);
         }
         let word = if really && done.is_ok() { "removed" } else { "left over" };
         logging::print(&format!("{word}: {id}: {why}\n"))
@@ -31,7 +31,7 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
         match root.find(&id).and_then(|container| container.left_over(&proc)) {
             Ok(Some(why)) => turn(&id, why, &|| delete(root, &id, true, log))?,
             Ok(None) => {}
-            Err(error) => log.warning(&error.to_string()),
+            Err(error) => log.warning_of(&error),
         }
     }
     if kept == 0 { Ok(()) } else { Err(Error::new(format!("{kept} could not be removed"))) }

@@ -19,7 +19,7 @@ pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Resul
     for id in root.ids()? {
         match root.find(&id).and_then(|container| container.report(&proc, true)) {
             Ok(report) => reports.push(report),
-            Err(error) => log.warning(&error.to_string()),
+            Err(error) => log.warning_of(&error),
         }
     }
     for record in root.lost(&proc)? {

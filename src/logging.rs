@@ -55,12 +55,21 @@ impl Log {
         }
     }
 
-    /// Something that is not an error. Logged when the command succeeds, or podman could not read the log.
+    /// Something that is not an error, on one line. Logged when the command succeeds, or podman could not read the log.
     pub(crate) fn warning(&self, text: &str) {
+        self.warn(plain(text.to_owned()));
+    }
+
+    /// An error that ends nothing, in its lines.
+    pub(crate) fn warning_of(&self, error: &Error) {
+        self.warn(error.to_string());
+    }
+
+    fn warn(&self, text: String) {
         if self.debug {
-            self.line("warning", text);
+            self.line("warning", &text);
         } else {
-            self.warnings.borrow_mut().push(text.to_owned());
+            self.warnings.borrow_mut().push(text);
         }
     }
 
@@ -70,7 +79,7 @@ impl Log {
             if self.file.is_some() || self.format == Format::Json {
                 self.line("warning", &text);
             } else {
-                print_stderr(&format!("warning: {}\n", plain(text)));
+                print_stderr(&format!("warning: {text}\n"));
             }
         }
     }

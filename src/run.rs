@@ -48,7 +48,7 @@ pub(crate) fn attend(mut created: Created, started: Result<()>, detach: bool, ke
         Ok(Some(status)) => {
             // The status is what the caller waits for. That somebody else has deleted the container is as good.
             match created.container.lock().and_then(|()| delete::destroy(&created.host.proc, &created.container)) {
-                Err(error) if !error.is_missing_container() => log.warning(&error.to_string()),
+                Err(error) if !error.is_missing_container() => log.warning_of(&error),
                 _ => {}
             }
             Ok(status)
