@@ -138,6 +138,11 @@ fn destroy_by(proc: &OwnedFd, container: &Container, record: Option<&Record>) ->
 
 /// What is left when the processes are gone.
 fn clear(proc: &OwnedFd, record: &Record) -> Result<()> {
+    if !record.is_of_this_boot(proc)? {
+        // What has these names today is somebody else's: a cgroup that is not empty, or a unit.
+        let _ = record.cgroup.remove_directories(Duration::ZERO);
+        return Ok(());
+    }
     unmount(proc, record)?;
     record.cgroup.remove(PATIENCE)?;
     // After the processes are gone: those left in a group that is removed would go to the default one.

@@ -15,12 +15,13 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
     let mut kept = 0;
     let mut turn = |id: &str, why: &str, remove: &dyn Fn() -> Result<()>| {
         let done = if really { remove() } else { Ok(()) };
-        if let Err(error) = &done {
-            kept += 1;
-            log.warning_of(error);
+        match done {
+            Ok(()) => logging::print(&format!("{}: {id}: {why}\n", if really { "removed" } else { "left over" })),
+            Err(error) => {
+                kept += 1;
+                logging::print(&format!("left over: {id}: {why}: {error}\n"))
+            }
         }
-        let word = if really && done.is_ok() { "removed" } else { "left over" };
-        logging::print(&format!("{word}: {id}: {why}\n"))
     };
     for record in root.lost(&proc)? {
         let count = record.cgroup.processes().len();

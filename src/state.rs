@@ -169,7 +169,7 @@ impl Container {
     /// Whether all its processes are gone, as they are with the init of a pid namespace, or with the boot. Whoever is in its cgroup then is
     /// another's: of a container that was given the same path meanwhile, or of a unit that has the same name.
     pub(crate) fn is_over(&self, proc: impl AsFd, record: &Record) -> Result<bool> {
-        if record.boot_id != boot_id(&proc)? {
+        if !record.is_of_this_boot(&proc)? {
             return Ok(true);
         }
         let Some(init) = self.init()?.filter(|_| record.own_pid_namespace) else { return Ok(false) };

@@ -334,6 +334,13 @@ impl Cgroup {
     ///
     /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
     pub(crate) fn remove(&self, patience: Duration) -> Result<()> {
+        self.remove_directories(patience)?;
+        // Without processes it ends by itself: this waits until it has, and takes away a failure that it would leave.
+        self.unit.as_ref().map_or(Ok(()), Unit::stop)
+    }
+
+    /// As [`Self::remove`], and asks nobody else.
+    pub(crate) fn remove_directories(&self, patience: Duration) -> Result<()> {
         let end = deadline::until(patience);
         let mut unified = self.own_unified();
         for dir in self.dirs.values().filter(|dir| self.is_own(dir)) {
@@ -355,8 +362,7 @@ impl Cgroup {
                 }
             }
         }
-        // Without processes it ends by itself: this waits until it has, and takes away a failure that it would leave.
-        self.unit.as_ref().map_or(Ok(()), Unit::stop)
+        Ok(())
     }
 
     fn removal_failed(&self, dir: &Path, errno: Errno) -> Error {

@@ -61,6 +61,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Of another one nothing is left but what was on a disk.
+    pub(crate) fn is_of_this_boot(&self, proc: impl AsFd) -> Result<bool> {
+        Ok(self.boot_id == boot_id(proc)?)
+    }
+
     /// A record for this boot, this moment and this user.
     pub(crate) fn new(id: &str, proc: impl AsFd, cgroup: Cgroup) -> Result<Self> {
         Ok(Self {
