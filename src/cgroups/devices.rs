@@ -160,16 +160,20 @@ pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
 }
 
 /// v1's list: whether devices are allowed, and the exceptions from that.
-fn exceptions(rules: &[Rule]) -> Result<(bool, BTreeMap<Devices, u8>)> {
+fn exceptions(rules: &[Rule]) -> Result<(bool, Vec<(Devices, u8)>)> {
     let mut default = false;
     let mut exceptions: BTreeMap<Devices, u8> = BTreeMap::new();
-    for rule in rules {
+    // In the order of the rules: who reads devices.list compares it with them.
+    let mut order: BTreeMap<Devices, usize> = BTreeMap::new();
+    for (index, rule) in rules.iter().enumerate() {
         let devices = (rule.kind, rule.major, rule.minor);
         if rule.kind == Kind::All {
             default = rule.allow;
             exceptions.clear();
         } else if rule.allow != default {
-            *exceptions.entry(devices).or_default() |= rule.access;
+            if exceptions.insert(devices, exceptions.get(&devices).copied().unwrap_or(0) | rule.access).is_none() {
+                order.insert(devices, index);
+            }
         } else {
             for exception in overlapping(&exceptions, devices) {
                 let Some(access) = exceptions.get_mut(&exception) else { continue };
@@ -186,7 +190,9 @@ fn exceptions(rules: &[Rule]) -> Result<(bool, BTreeMap<Devices, u8>)> {
             }
         }
     }
-    Ok((default, exceptions))
+    let mut list: Vec<_> = exceptions.into_iter().collect();
+    list.sort_by_key(|(devices, _)| order.get(devices).copied());
+    Ok((default, list))
 }
 
 /// What is allowed, with the letters of the access, where nothing else is. None: the rules are no such list.

@@ -96,18 +96,18 @@ fn without_rules_only_the_runtimes_own_devices_are_allowed() {
         lines(&rules),
         [
             "deny a *:* rwm",
-            "allow b *:* m",
             "allow c *:* m",
+            "allow b *:* m",
             "allow c 1:3 rwm",
-            "allow c 1:5 rwm",
-            "allow c 1:7 rwm",
             "allow c 1:8 rwm",
-            "allow c 1:9 rwm",
+            "allow c 1:7 rwm",
             "allow c 5:0 rwm",
+            "allow c 1:5 rwm",
+            "allow c 1:9 rwm",
             "allow c 5:1 rwm",
+            "allow c 136:* rwm",
             "allow c 5:2 rwm",
             "allow c 10:200 rwm",
-            "allow c 136:* rwm",
         ]
     );
     let program = v2_program(&rules);

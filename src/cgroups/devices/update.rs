@@ -69,7 +69,8 @@ pub(crate) fn changed_rules(resources: Option<&LinuxResources>, changes: &[Linux
 /// a moment in which more is denied than before or after.
 pub(crate) fn v1_changes(from: &[Rule], to: &[Rule]) -> Result<Vec<(bool, String)>> {
     let ((_, from), (default, to)) = (exceptions(from)?, exceptions(to)?);
-    let more = |a: &BTreeMap<Devices, u8>, b: &BTreeMap<Devices, u8>, allow: bool| {
+    let more = |a: &[(Devices, u8)], b: &[(Devices, u8)], allow: bool| {
+        let b: BTreeMap<Devices, u8> = b.iter().copied().collect();
         let access = |devices| b.get(devices).copied().unwrap_or(0);
         let missing: Vec<_> = a.iter().map(|(devices, bits)| (*devices, bits & !access(devices))).collect();
         missing.into_iter().filter(|(_, bits)| *bits != 0).map(move |(devices, bits)| (allow, line(devices, bits)))
