@@ -42,7 +42,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
     let (Status::Running | Status::Paused, Some(init), Some(record)) = (status, init, container.record()?) else {
         return Err(Error::new(format!("Container cannot be checkpointed in {status} state")));
     };
-    let plan = plan(root, &host, &container, &record)?;
+    let plan = plan(root, &host, &container, record)?;
     check(flags, &criu, &plan)?;
     let status_fd = take_status_fd(flags)?;
     let directories = Directories::open(flags, true, "dump.log")?;
@@ -176,7 +176,7 @@ pub(crate) fn add_config_file(options: &mut Message, plan: &Plan) {
 }
 
 fn write_descriptors(directories: &Directories, container: &Container) -> Result<()> {
-    let descriptors = container.init()?.map(|init| init.external_descriptors).unwrap_or_default();
+    let descriptors = container.init()?.map(|init| init.external_descriptors.clone()).unwrap_or_default();
     let text = serde_json::to_vec(&descriptors).map_err(|error| Error::new(format!("{DESCRIPTORS}: {error}")))?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(&directories.images, DESCRIPTORS, flags, Mode::RUSR | Mode::WUSR);

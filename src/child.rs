@@ -22,7 +22,7 @@ use crate::netdev::{self, Handover};
 use crate::plan::{self, Plan};
 use crate::rollback::Rollback;
 use crate::state::Record;
-use crate::sync::{ChildEnd, Fault, Message, ParentEnd, Step};
+use crate::sync::{ChildEnd, Fault, Message, ParentEnd};
 use crate::sys::{self, Clone3, Cloned};
 
 /// A child that was just cloned.
@@ -289,12 +289,7 @@ fn write_nameless(path: &Path, pid: Pid) -> rustix::io::Result<()> {
 
 /// Passes on what is no error.
 pub(crate) fn warn(plan: &Plan, fault: &Fault, log: &Log) {
-    let error = plan::explain(plan, fault);
-    match fault.step {
-        // Without being inheritable none can be ambient; runc's own template asks for that, and nobody misses it.
-        Step::Ambient => log.debug(&error),
-        _ => log.warning_of(&error),
-    }
+    log.warning_of(&plan::explain(plan, fault));
 }
 
 /// Answers the child until it is ready.

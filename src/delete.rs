@@ -53,20 +53,20 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
         kill(&container, process)?;
         wait_for_end(&process.pidfd, "container init")?;
     }
-    let record = match container.record() {
-        Ok(Some(record)) => Some(record),
-        // Damaged, or taken away: the cgroup knows it, too.
-        other => match root.marked_record(&proc, id)? {
-            Some(record) => {
-                if !force {
-                    container.check_dead(&proc, &record)?;
-                }
-                Some(record)
-            }
-            None => without_record(&proc, &container, other)?,
-        },
+    let other = match container.record() {
+        Ok(Some(record)) => return destroy_by(&proc, &container, Some(record)),
+        other => other,
     };
-    destroy_by(&proc, &container, record.as_ref())
+    // Damaged, or taken away: the cgroup knows it, too.
+    match root.marked_record(&proc, id)? {
+        Some(record) => {
+            if !force {
+                container.check_dead(&proc, &record)?;
+            }
+            destroy_by(&proc, &container, Some(&record))
+        }
+        None => destroy_by(&proc, &container, without_record(&proc, &container, other)?.as_ref()),
+    }
 }
 
 /// Kills and removes what is left of a container that has lost its directory.
@@ -124,7 +124,7 @@ pub(crate) fn wait_for_end(pidfd: &OwnedFd, who: &str) -> Result<()> {
 /// Removes cgroups and state of a container whose init is dead, and runs the poststop hooks. What is left of its
 /// processes is killed. The caller holds the lock.
 pub(crate) fn destroy(proc: &OwnedFd, container: &Container) -> Result<()> {
-    destroy_by(proc, container, container.record()?.as_ref())
+    destroy_by(proc, container, container.record()?)
 }
 
 fn destroy_by(proc: &OwnedFd, container: &Container, record: Option<&Record>) -> Result<()> {
@@ -163,14 +163,14 @@ pub(crate) fn unmount(proc: &OwnedFd, record: &Record) -> Result<()> {
 
 /// Of a damaged record: where the id alone would have put the cgroups, so that nothing stays there. One that cannot be
 /// read for another reason may be readable the next time.
-fn without_record(proc: &OwnedFd, container: &Container, record: Result<Option<Record>>) -> Result<Option<Record>> {
+fn without_record(proc: &OwnedFd, container: &Container, record: Result<Option<&Record>>) -> Result<Option<Record>> {
     match record {
         Err(error) if error.raw_errno().is_none_or(|errno| matches!(errno, libc::ELOOP | libc::EISDIR)) => {
             let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?)?;
             let cgroup = layout.place(None, &container.id).unwrap_or_else(|_| layout.none());
             Record::new(&container.id, proc, cgroup).map(Some)
         }
-        result => result,
+        result => result.map(Option::<&Record>::cloned),
     }
 }
 

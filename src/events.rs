@@ -119,7 +119,7 @@ impl Followed {
     fn new(container: &Container, proc: &OwnedFd) -> Result<Option<Self>> {
         let record = container.record()?.filter(|record| !record.cgroup.is_none());
         let (Some(record), (_, Some(init))) = (record, container.status(proc)?) else { return Ok(None) };
-        Ok(Some(Self { id: container.id.clone(), record, init, oom: None }))
+        Ok(Some(Self { id: container.id.clone(), record: record.clone(), init, oom: None }))
     }
 
     fn watch(self) -> Result<Self> {

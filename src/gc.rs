@@ -3,6 +3,8 @@
 //! An init whose `create` has died ends by itself. What can be left is a directory that its `create` did not finish or that
 //! is of another boot, and a cgroup, with its processes, whose directory is gone.
 
+use std::collections::BTreeSet;
+
 use crate::delete::{delete, destroy_lost};
 use crate::error::{Error, Result};
 use crate::host;
@@ -23,7 +25,7 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
             }
         }
     };
-    for record in root.lost(&proc)? {
+    for record in root.lost(&proc, &BTreeSet::new())? {
         let count = record.cgroup.processes().len();
         let why = format!("a cgroup with {count} processes, without a directory in {}", root.path().display());
         turn(&record.id, &why, &|| destroy_lost(&proc, &record))?;

@@ -125,7 +125,7 @@ pub(crate) fn record(proc: impl AsFd, path: &str) -> Result<String> {
 
 /// As [`read`], with the errno.
 pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String> {
-    read_open(open_raw(proc, path)?)
+    read_until(&open_raw(proc, path)?, |count| count == 0).map(lossy)
 }
 
 /// Opens a file below /proc for reading, without leaving that procfs.
@@ -142,28 +142,32 @@ pub(crate) fn reopen(proc: impl AsFd, fd: impl AsFd, flags: OFlags) -> rustix::i
     rustix::fs::openat2(proc, link, flags | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::empty())
 }
 
-/// Reads what is left of an open file.
-fn read_open(fd: OwnedFd) -> rustix::io::Result<String> {
-    read_until(&fd, |count| count == 0)
-}
+const CHUNK: usize = 4096;
 
 /// Reads an open file of one record, as [`record`].
 pub(crate) fn read_record(fd: OwnedFd) -> rustix::io::Result<String> {
+    read_file(fd).map(lossy)
+}
+
+/// Reads an open file of one record, or a regular one, of which read(2) also gives as much as there is.
+pub(crate) fn read_file(fd: OwnedFd) -> rustix::io::Result<Vec<u8>> {
     read_until(&fd, |count| count < CHUNK)
 }
 
-const CHUNK: usize = 4096;
-
-fn read_until(fd: &OwnedFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Result<String> {
+fn read_until(fd: &OwnedFd, is_end: impl Fn(usize) -> bool) -> rustix::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut chunk = [0u8; CHUNK];
     loop {
         let count = rustix::io::read(fd, &mut chunk)?;
         bytes.extend_from_slice(chunk.get(..count).unwrap_or_default());
         if is_end(count) {
-            return Ok(String::from_utf8_lossy(&bytes).into_owned());
+            return Ok(bytes);
         }
     }
+}
+
+fn lossy(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// Writes a file below /proc in one write, without leaving that procfs.

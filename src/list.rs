@@ -1,5 +1,7 @@
 //! `list`: all containers of the root directory. Runs in: parent.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result};
 use crate::host;
 use crate::logging::{self, Log};
@@ -15,14 +17,18 @@ pub(crate) enum Format {
 /// `list`. A container that cannot be read is left out, with a warning.
 pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Result<()> {
     let proc = host::open_proc()?;
-    let mut reports = Vec::new();
+    let (mut reports, mut known) = (Vec::new(), BTreeSet::new());
     for id in root.ids()? {
-        match root.find(&id).and_then(|container| container.report(&proc, true)) {
+        let found = root.find(&id).and_then(|container| {
+            known.extend(container.record()?.and_then(|record| record.cgroup.marked_dir()).cloned());
+            container.report(&proc, true)
+        });
+        match found {
             Ok(report) => reports.push(report),
             Err(error) => log.warning_of(&error),
         }
     }
-    for record in root.lost(&proc)? {
+    for record in root.lost(&proc, &known)? {
         let id = &record.id;
         log.warning(&format!(
             "container {id:?} has lost its directory in {}: `delete --force` removes it",

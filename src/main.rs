@@ -72,10 +72,8 @@ mod fuzz;
 fn command() -> u8 {
     let words: Vec<OsString> = sys::arguments().into_iter().map(|word| OsString::from_vec(word.into_bytes())).collect();
     let name = program_name(words.first());
-    // Or the words would be read twice. Whether it is needed, and has succeeded, is asked again when they are understood.
-    if words.iter().any(|word| SEALED.iter().any(|command| word == command)) {
-        let _ = seal::seal();
-    }
+    // Or the words would be read twice. Whether it was needed is known when they are understood.
+    let sealed = words.iter().any(|word| SEALED.iter().any(|command| word == command)).then(seal::seal);
     let cli = match cli::parse(&name, words.into_iter()) {
         Ok(cli) => cli,
         Err((usage, global)) => return no_use(&usage, global),
@@ -89,7 +87,7 @@ fn command() -> u8 {
     // Of an exec, 1 could be the status of its program; runc answers 255.
     let failure = if matches!(command, Command::Exec(_)) { 255 } else { 1 };
     // First: the log's descriptor must not be one of those that the caller has passed.
-    let prepared = prepare(&command);
+    let prepared = prepare(&command, sealed);
     match open_log(&cli.global) {
         Ok(log) => exit(&log, prepared.and_then(|()| carry_out(command, &cli.global, &name, &log)), failure),
         Err(error) => exit(&Log::stderr(), prepared.and(Err(error)), failure),
@@ -145,14 +143,14 @@ fn exit(log: &Log, result: Result<u8>, failure: u8) -> u8 {
 }
 
 /// Before anything is opened: what was passed by the caller, and whose file we run from.
-fn prepare(command: &Command) -> Result<()> {
+fn prepare(command: &Command, sealed: Option<Result<()>>) -> Result<()> {
     let preserve_fds = match command {
         Command::Create(create) => listen_fds().saturating_add(create.container.preserve_fds),
         Command::Run(run) => listen_fds().saturating_add(run.container.preserve_fds),
         Command::Exec(exec) => exec.preserve_fds,
         _ => return Ok(()),
     };
-    seal::seal()?;
+    sealed.unwrap_or_else(seal::seal)?;
     for fd in 3..3u32.saturating_add(preserve_fds) {
         sys::check_open(fd).map_err(|errno| {
             Error::at("--preserve-fds", format!("unable to stat preserved-fd {fd} (of {preserve_fds})")).errno(errno)
@@ -395,7 +393,7 @@ fn request(options: NewContainer, id: String, ends: Ends, global: &Global) -> Re
 /// How many sockets were passed to this process, and not only to one above it (sd_listen_fds(3)).
 fn listen_fds() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
-    if number("LISTEN_PID") == Some(std::process::id()) { number("LISTEN_FDS").unwrap_or(0) } else { 0 }
+    number("LISTEN_FDS").filter(|_| number("LISTEN_PID") == Some(std::process::id())).unwrap_or(0)
 }
 
 /// The name under which this program was called: installed as `runc`, it is runc to its callers.

@@ -17,6 +17,7 @@ mod store;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::AtFlags;
@@ -33,8 +34,14 @@ use store::{Init, RECORD, STATE};
 /// The version of the runtime specification that states comply with.
 pub(crate) const OCI_VERSION: &str = "1.3.0";
 
-fn boot_id(proc: impl AsFd) -> Result<String> {
-    Ok(host::record(proc, "sys/kernel/random/boot_id")?.trim().to_owned())
+/// Of the kernel that runs this process, so it is asked once.
+fn boot_id(proc: impl AsFd) -> Result<&'static str> {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    if BOOT_ID.get().is_none() {
+        let text = host::record(proc, "sys/kernel/random/boot_id")?;
+        let _ = BOOT_ID.set(text.trim().to_owned());
+    }
+    Ok(BOOT_ID.get().map_or("", String::as_str))
 }
 
 /// The states of runtime.md (section State), and `paused`.
@@ -211,10 +218,10 @@ impl Container {
             id: self.id.clone(),
             pid,
             status,
-            bundle: record.bundle,
-            rootfs: record.rootfs,
-            created: record.created,
-            annotations: record.annotations,
+            bundle: record.bundle.clone(),
+            rootfs: record.rootfs.clone(),
+            created: record.created.clone(),
+            annotations: record.annotations.clone(),
             owner,
         })
     }
@@ -261,7 +268,8 @@ impl Report {
 
 fn user_name(uid: u32) -> String {
     // From the file, not by getpwuid: a static binary cannot load the modules of nsswitch.conf.
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    static PASSWD: OnceLock<String> = OnceLock::new();
+    let passwd = PASSWD.get_or_init(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
     let name = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

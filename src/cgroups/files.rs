@@ -90,6 +90,10 @@ fn open_at(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
 
 /// The child cgroups of a directory.
 pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
+    // kernfs counts them, in the directory's links.
+    if rustix::fs::stat(dir).is_ok_and(|stat| stat.st_nlink == 2) {
+        return Vec::new();
+    }
     let Ok(fd) = open_dir(dir) else { return Vec::new() };
     let mut buffer = [const { MaybeUninit::uninit() }; 4096];
     let mut entries = RawDir::new(fd, &mut buffer);
@@ -116,8 +120,8 @@ pub(super) fn oom_kills(text: &str) -> u64 {
 }
 
 pub(super) fn is_frozen(dir: &Path) -> bool {
-    read_file(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
-        || read_file(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
+    read_record(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
+        || read_record(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
 }
 
 /// Waits until `cgroup.events` of a directory of the unified hierarchy has a line. False: not before the deadline.

@@ -20,10 +20,15 @@ const LONGEST: usize = 64 << 10;
 impl Cgroup {
     /// Marks the cgroup. One that stays after the container is not: who is found in it later may be anybody.
     pub(crate) fn mark(&self, text: &[u8]) -> rustix::io::Result<()> {
-        match self.dirs.values().next().filter(|_| self.is_all_own()) {
+        match self.marked_dir().filter(|_| self.is_all_own()) {
             Some(dir) => rustix::fs::setxattr(dir, NAME, text, XattrFlags::empty()),
             None => Ok(()),
         }
+    }
+
+    /// Which of its directories has the mark, if any has.
+    pub(crate) fn marked_dir(&self) -> Option<&PathBuf> {
+        self.dirs.values().next()
     }
 }
 

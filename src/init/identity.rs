@@ -126,13 +126,13 @@ fn set_capabilities(sets: &Capabilities, sync: &ChildEnd<'_>) -> Result<(), Faul
     rustix::thread::set_capabilities(None, wanted).map_err(fault)?;
     rustix::thread::clear_ambient_capability_set().map_err(fault)?;
     for capability in 0..64 {
-        if sets.ambient & (1 << capability) == 0 {
+        if sets.grantable_ambient() & (1 << capability) == 0 {
             continue;
         }
         let bit = capability_bit(capability);
         match sys::twice(|| rustix::thread::configure_capability_in_ambient_set(bit, true)) {
             Ok(()) => {}
-            // Not permitted or not inheritable: cannot be granted, which is a warning by the specification.
+            // By the securebits of the caller (SECBIT_NO_CAP_AMBIENT_RAISE): a warning by the specification.
             Err(errno @ Errno::PERM) => {
                 sync.warn(&Fault::new(Step::Ambient, errno).item(usize::try_from(capability).unwrap_or(usize::MAX)))?;
             }

@@ -105,7 +105,7 @@ pub(crate) fn make_exec(
         late_hooks: None,
         annotations,
         acting,
-        notes: super::seccomp_notes(&child),
+        notes: super::notes(&child),
         child,
         warnings,
     })

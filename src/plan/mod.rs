@@ -213,15 +213,16 @@ pub(crate) fn make(spec: &Spec, options: &Options, facts: &Facts) -> Result<Plan
         late_hooks: hooks::for_record(spec.hooks().as_ref()),
         annotations,
         acting,
-        notes: seccomp_notes(&child),
+        notes: notes(&child),
         child,
         warnings,
     })
 }
 
-fn seccomp_notes(child: &ChildPlan) -> Vec<String> {
-    let filter = child.process.as_ref().and_then(|process| process.seccomp.as_ref());
-    filter.map(|filter| filter.notes.clone()).unwrap_or_default()
+fn notes(child: &ChildPlan) -> Vec<String> {
+    let Some(process) = &child.process else { return Vec::new() };
+    let filter = process.seccomp.iter().flat_map(|filter| filter.notes.clone());
+    filter.chain(process.capabilities.note()).collect()
 }
 
 /// An empty `linux` object: `Linux::default()` of oci-spec is a whole example configuration.

@@ -51,6 +51,24 @@ pub(crate) struct Capabilities {
     pub(crate) ambient: u64,
 }
 
+impl Capabilities {
+    /// Which can be ambient: those that are permitted and inheritable, too (capabilities(7)).
+    pub(crate) fn grantable_ambient(&self) -> u64 {
+        self.ambient & self.permitted & self.inheritable
+    }
+
+    /// A note, not a warning: runc's own template asks for others, and nobody misses them.
+    pub(super) fn note(&self) -> Option<String> {
+        let denied = self.ambient & !self.grantable_ambient();
+        let names = caps::all().into_iter().filter(|capability| denied & capability.bitmask() != 0);
+        let mut names: Vec<String> = names.map(|capability| capability.to_string()).collect();
+        names.sort();
+        let names = names.join(", ");
+        let text = format!("process.capabilities.ambient: not permitted and inheritable, so not granted: {names}");
+        (denied != 0).then_some(text)
+    }
+}
+
 /// One resource limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rlimit {

@@ -1,7 +1,9 @@
 //! Containers whose directory is gone and whose cgroup is not: `/run` was wiped, or another program has removed it. Runs in:
 //! parent.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +16,7 @@ use crate::host;
 /// What a cgroup is marked with.
 #[derive(Serialize, Deserialize)]
 struct Mark {
-    root: std::path::PathBuf,
+    root: PathBuf,
     /// Of the file system that the root directory is on. A runtime in a container has the same path, and another one.
     device: u64,
     record: Record,
@@ -27,32 +29,34 @@ impl Root {
         serde_json::to_vec(&mark).unwrap_or_default()
     }
 
-    /// All of this root directory that are marked.
-    fn marked(&self, proc: impl AsFd) -> Result<Vec<Record>> {
+    /// All of this root directory that are marked, but not those in these cgroups.
+    fn marked(&self, proc: impl AsFd, known: &BTreeSet<PathBuf>) -> Result<Vec<Record>> {
         let marked = Layout::detect(&host::read(proc, "self/cgroup")?)?.marked();
-        let ours = |(dir, text): (_, Vec<u8>)| {
+        let ours = |(dir, text): (PathBuf, Vec<u8>)| {
             let mark: Mark = serde_json::from_slice(&text).ok()?;
             let here = mark.root == self.path() && mark.device == self.device();
             // A mark that was copied to another cgroup means nothing.
             let placed = mark.record.cgroup.dirs.values().any(|own| *own == dir);
             (here && placed && mark.record.format == FORMAT).then_some(mark.record)
         };
-        Ok(marked.into_iter().filter_map(ours).collect())
+        Ok(marked.into_iter().filter(|(dir, _)| !known.contains(dir)).filter_map(ours).collect())
     }
 
     /// The record of this container, from its cgroup.
     pub(crate) fn marked_record(&self, proc: impl AsFd, id: &str) -> Result<Option<Record>> {
-        Ok(self.marked(proc)?.into_iter().find(|record| record.id == id))
+        Ok(self.marked(proc, &BTreeSet::new())?.into_iter().find(|record| record.id == id))
     }
 
-    /// Those whose directory is gone, or another container's. One that cannot be read counts as there.
-    pub(crate) fn lost(&self, proc: impl AsFd) -> Result<Vec<Record>> {
-        let is_lost = |record: &Record| match self.find(&record.id).and_then(|container| container.record()) {
-            Ok(Some(other)) => other.cgroup.dirs != record.cgroup.dirs,
-            Ok(None) => false,
+    /// Those whose directory is gone, or another container's. One that cannot be read counts as there. `known`: cgroups of
+    /// containers that are there, as is known already.
+    pub(crate) fn lost(&self, proc: impl AsFd, known: &BTreeSet<PathBuf>) -> Result<Vec<Record>> {
+        let is_lost = |record: &Record| match self.find(&record.id) {
+            Ok(container) => {
+                container.record().is_ok_and(|other| other.is_some_and(|other| other.cgroup.dirs != record.cgroup.dirs))
+            }
             Err(error) => error.is_missing_container(),
         };
-        Ok(self.marked(proc)?.into_iter().filter(is_lost).collect())
+        Ok(self.marked(proc, known)?.into_iter().filter(is_lost).collect())
     }
 
     /// Where the root directory is, or will be.

@@ -1,14 +1,16 @@
 //! A container's directory: its name, its lock, its files. Runs in: parent.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::ffi::CStr;
+use std::io::Write;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::{Hooks, LinuxDeviceCgroup};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,7 @@ use super::{boot_id, read_stat};
 use crate::cgroups::Cgroup;
 use crate::deadline;
 use crate::error::{Error, Result};
+use crate::host;
 use crate::rdt;
 
 /// The version of the files below the root directory.
@@ -71,7 +74,7 @@ impl Record {
         Ok(Self {
             format: FORMAT,
             id: id.to_owned(),
-            boot_id: boot_id(proc)?,
+            boot_id: boot_id(proc)?.to_owned(),
             bundle: PathBuf::new(),
             rootfs: PathBuf::new(),
             created: humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string(),
@@ -208,6 +211,9 @@ pub(crate) struct Container {
     dir: OwnedFd,
     /// Whether this is who holds the lock.
     locked: Cell<bool>,
+    /// The files that are written once, when they have been read.
+    record: OnceCell<Record>,
+    init: OnceCell<Init>,
 }
 
 /// How long a command waits for another one on the same container.
@@ -233,7 +239,8 @@ impl Container {
             return Err(Error::at("--root", format!("{} belongs to the user {owner}", path.display()))
                 .hint("only the user who has created a container can work with it"));
         }
-        Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false) })
+        let (record, init) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { id: id.to_owned(), path, dir, locked: Cell::new(false), record, init })
     }
 
     /// Waits until no other command changes this container. The lock ends with this value.
@@ -294,7 +301,9 @@ impl Container {
 
     /// Writes the record: temporary file, fsync, rename.
     pub(crate) fn write_record(&self, record: &Record) -> Result<()> {
-        self.write(RECORD, record)
+        self.write(RECORD, record)?;
+        let _ = self.record.set(record.clone());
+        Ok(())
     }
 
     /// Writes the state: from here on the container is created. `streams` has the container's standard streams.
@@ -308,7 +317,9 @@ impl Container {
             (0..3).map(|fd| stream(fd).map_or(String::new(), |link| link.to_string_lossy().into_owned())).collect();
         let (id, init_process_start) = (self.id.clone(), stat.starttime);
         let init = Init { id, init_process_pid: pid_number, init_process_start, external_descriptors };
-        self.write(STATE, &init)
+        self.write(STATE, &init)?;
+        let _ = self.init.set(init);
+        Ok(())
     }
 
     /// Writes the device rules that have come after `create`.
@@ -333,12 +344,9 @@ impl Container {
 
     /// The text of config.json.
     pub(crate) fn config(&self) -> Result<Vec<u8>> {
-        let failed =
-            |error: std::io::Error| Error::new(format!("read {}", self.path.join(CONFIG).display())).errno(error);
         let file = self.open_file(CONFIG, OFlags::RDONLY, Mode::empty())?;
-        let mut text = Vec::new();
-        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut text).map_err(failed)?;
-        Ok(text)
+        host::read_file(file)
+            .map_err(|errno| Error::new(format!("read {}", self.path.join(CONFIG).display())).errno(errno))
     }
 
     fn write_bytes(&self, name: &str, text: &[u8]) -> Result<()> {
@@ -355,9 +363,9 @@ impl Container {
     }
 
     /// The record; None if `create` died before it was written.
-    pub(crate) fn record(&self) -> Result<Option<Record>> {
-        let record: Option<Record> = self.read(RECORD)?;
-        match &record {
+    pub(crate) fn record(&self) -> Result<Option<&Record>> {
+        let record = self.once(RECORD, &self.record)?;
+        match record {
             Some(record) if record.format != FORMAT => {
                 let what = format!("{} has format {}", self.path.join(RECORD).display(), record.format);
                 Err(Error::new(what).hint("it is of another version of this program"))
@@ -367,8 +375,17 @@ impl Container {
     }
 
     /// The state; None until init is ready.
-    pub(crate) fn init(&self) -> Result<Option<Init>> {
-        self.read(STATE)
+    pub(crate) fn init(&self) -> Result<Option<&Init>> {
+        self.once(STATE, &self.init)
+    }
+
+    fn once<'a, T: for<'de> Deserialize<'de>>(&self, name: &str, cell: &'a OnceCell<T>) -> Result<Option<&'a T>> {
+        if cell.get().is_none()
+            && let Some(value) = self.read(name)?
+        {
+            return Ok(Some(cell.get_or_init(|| value)));
+        }
+        Ok(cell.get())
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>> {
@@ -382,9 +399,7 @@ impl Container {
             Err(Errno::NOENT) => return Ok(None),
             result => result.map_err(|errno| Error::new(format!("open {}", path())).errno(errno))?,
         };
-        let mut text = Vec::new();
-        let read = std::fs::File::from(fd).read_to_end(&mut text);
-        read.map_err(|error| Error::new(format!("read {}", path())).errno(error))?;
+        let text = host::read_file(fd).map_err(|errno| Error::new(format!("read {}", path())).errno(errno))?;
         serde_json::from_slice(&text).map(Some).map_err(|error| {
             Error::new(format!("{} is damaged: {error}", path())).hint("`delete --force` removes the container")
         })
@@ -434,16 +449,27 @@ impl Container {
     /// Removes the directory.
     pub(crate) fn remove(&self) -> Result<()> {
         let failed = |errno: Errno| Error::new(format!("remove {}", self.path.display())).errno(errno);
-        let temporary = [".config.json.tmp", ".state.json.tmp", ".record.json.tmp", ".devices.json.tmp"];
+        let unlink = |name: &CStr| match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+            Err(Errno::NOENT | Errno::ISDIR) => Ok(()),
+            result => result,
+        };
         self.remove_criu_root()?;
-        let names = [FIFO, CONFIG, DEVICES].into_iter().chain(temporary).chain([RECORD, STATE]);
-        for name in names {
-            match rustix::fs::unlinkat(&self.dir, name, AtFlags::empty()) {
+        let mut buffer = [const { MaybeUninit::uninit() }; 4096];
+        let mut entries = RawDir::new(&self.dir, &mut buffer);
+        let mut last = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            match name.to_str() {
                 // A directory is none of ours, and goes with what is left.
-                Ok(()) | Err(Errno::NOENT | Errno::ISDIR) => {}
-                Err(errno) => return Err(failed(errno)),
+                _ if entry.file_type() == FileType::Directory => {}
+                Ok(RECORD | STATE) => last.push(name.to_owned()),
+                _ => unlink(name).map_err(failed)?,
             }
         }
+        // The record before the state.
+        last.sort();
+        last.iter().try_for_each(|name| unlink(name)).map_err(failed)?;
         // By now the path could be another container's, if somebody has removed ours by hand.
         let (own, other) = (rustix::fs::fstat(&self.dir), rustix::fs::lstat(&self.path));
         if let (Ok(own), Ok(other)) = (own, other)
