@@ -34,7 +34,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load costs costs-record bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load costs-record bench run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -175,7 +175,7 @@ callers-guest: ## containerd, CRI, Docker and Podman of sid on cgroup v2 with sy
 crash: ## kill each command at each of its system calls, let each of these fail, and print a table; an hour (root)
 	$(CARGO) build $(RELEASE) --bin runtime
 	@mkdir -p $(LOGS)
-	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored crash:: --skip crash::costs:: $(TEST_ARGS) \
+	@TMPDIR=/dev/shm RUNTIME=$(or $(RUNTIME),$(BIN)) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored crash:: $(TEST_ARGS) \
 	  2>&1 | tee $(LOGS)/crash.log; status=$$?; \
 	echo; grep -ohE '(CRASH|DOWNGRADE) .*findings' $(LOGS)/crash.log | sort; exit $$status
 
@@ -186,17 +186,10 @@ load: ## as many containers at once, and as many one after the other, as LOAD sa
 	TMPDIR=/dev/shm RUNTIME_TEST_LOAD="$(LOAD)" RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) \
 	  $(CARGO) test $(RELEASE) --test integration -- --ignored --test-threads=1 load:: $(TEST_ARGS)
 
-# In release builds only. Single steps take longer than the tests' calls may.
-COSTS_TEST = TMPDIR=/dev/shm RUNTIME_TEST_DEADLINE=120 RUNTIME=$(BIN) BUSYBOX=$(BUSYBOX) $(CARGO) test $(RELEASE) --test integration -- --ignored --exact crash::costs::no_command_costs_more_than_is_recorded
-costs: ## count system calls and instructions of each command, and compare with integration/costs.txt (root)
-	@scripts/setup.sh costs
-	$(CARGO) build $(RELEASE) --bin runtime
-	$(COSTS_TEST)
-
-costs-record: ## write integration/costs.txt anew for this kind of host (root)
-	@scripts/setup.sh costs
-	$(CARGO) build $(RELEASE) --bin runtime
-	RUNTIME_TEST_RECORD=1 $(COSTS_TEST)
+costs-record: ## count what each command costs, here and in the guest, into integration/costs.txt, with which `make test` compares (root)
+	@RUNTIME_TEST_RECORD=all $(MAKE) --no-print-directory integration LOGS=$(LOGS)/costs TEST_ARGS=crash::costs
+	@$(MAKE) --no-print-directory guest LOGS=$(LOGS)/costs GUEST_ENV=RUNTIME_TEST_RECORD=calls TEST_ARGS=crash::costs
+	scripts/costs.sh $(LOGS)/costs/integration.log $(LOGS)/costs/guest.log
 
 bench: ## measure against the floor, runc and crun, into README.md and docs/performance.md (root); BENCH_ARGS=--quick to try
 	@scripts/setup.sh bench

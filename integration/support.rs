@@ -176,6 +176,7 @@ pub(crate) struct Call {
     stderr: Option<OwnedFd>,
     session: bool,
     user: Option<u32>,
+    bare: bool,
 }
 
 impl Call {
@@ -190,6 +191,7 @@ impl Call {
             stderr: None,
             session: false,
             user: None,
+            bare: false,
         }
     }
 
@@ -205,6 +207,12 @@ impl Call {
 
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.env.push((key.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Without the environment of the tests.
+    pub(crate) fn bare(mut self) -> Self {
+        self.bare = true;
         self
     }
 
@@ -275,6 +283,9 @@ impl Call {
         let (out, stdout) = output(self.stdout);
         let (err, stderr) = output(self.stderr);
         let mut command = Command::new(&self.program);
+        if self.bare {
+            command.env_clear();
+        }
         command.args(&self.args).envs(self.env).stdout(stdout).stderr(stderr);
         command.stdin(self.stdin.map_or_else(Stdio::null, Stdio::from));
         if let Some(directory) = self.cwd {

@@ -48,7 +48,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
     let directories = Directories::open(flags, true, "dump.log")?;
     check_parent(flags, &directories)?;
     directories.add_to(&mut options);
-    add_container(&mut options, &plan, &record, &init);
+    add_container(&mut options, &plan, record, &init);
     criu::choose_network_lock(flags, &mut options);
     if let Some(parent) = &flags.parent_path {
         options.text(opt::PARENT_IMG, parent.as_os_str().as_encoded_bytes()).flag(opt::TRACK_MEM, true);
@@ -61,7 +61,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
     let done = dump(&criu, flags.pre_dump, &options, &directories.list(&host)?, status_fd);
     let done = done.and_then(|outcome| directories.done(&format!("checkpoint of {id:?}"), outcome));
     if flags.leave_running || flags.pre_dump || done.is_err() {
-        let restored = restore_freezer(&record, status);
+        let restored = restore_freezer(record, status);
         done.map_err(|error| match &restored {
             Ok(()) => error,
             Err(failure) => error.undo(failure),

@@ -73,7 +73,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     let console = connect("--console-socket", &request.console_socket)?;
     let pidfd_socket = connect("--pidfd-socket", &request.pidfd_socket)?;
     let agent = Agent::connect(&plan, Some((status, init.pid)))?;
-    let join = join(&host, &record, &init, &request.cgroups)?;
+    let join = join(&host, record, &init, &request.cgroups)?;
     let kinds = kinds(&host, &plan, &init, status)?;
 
     let root = if kinds & libc::CLONE_NEWNS == 0 { Some(root_of(&host, &init)?) } else { None };
@@ -108,7 +108,7 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
             rollback: &mut rollback,
         };
         let Supervised { pid, pidfd, sync, terminal } = supervisor.until_ready(spawned)?;
-        child::adjust(&plan, &host, &record, pid)?;
+        child::adjust(&plan, &host, record, pid)?;
         let terminal = child::terminal(terminal, &plan, console)?;
         if let Some(socket) = &pidfd_socket {
             // runc's word for an exec, as opposed to "standard" for an init.

@@ -29,7 +29,7 @@ fn with_cgroup(
     container.lock()?;
     let (status, _) = container.status(&proc)?;
     match container.record()? {
-        Some(record) if may(status) => act(&record),
+        Some(record) if may(status) => act(record),
         _ => Err(Error::new(refusal)),
     }
 }

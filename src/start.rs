@@ -43,7 +43,7 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
         let error = plan::explain_late(&fault, &plan::late_hooks(config.spec.hooks().as_ref())?);
         return Err(if fault.is_hooks() { end(&proc, &container, &process, error) } else { error });
     }
-    poststart(&container, &record, &process).map_err(|error| match container.lock() {
+    poststart(&container, record, &process).map_err(|error| match container.lock() {
         Ok(()) => end(&proc, &container, &process, error),
         Err(failure) => error.undo(&failure),
     })?;

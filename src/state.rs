@@ -128,10 +128,10 @@ impl Container {
             }
             // Without a creator that holds the lock nobody will ever finish it.
             (_, None) if self.is_locked_by_another() => return Ok((Status::Creating, None)),
-            (Some(record), None) => return self.check_dead(&proc, &record).map(|()| (Status::Stopped, None)),
+            (Some(record), None) => return self.check_dead(&proc, record).map(|()| (Status::Stopped, None)),
             (None, None) => return Ok((Status::Stopped, None)),
         };
-        let Some(process) = self.init_process(proc, &record, &init)? else {
+        let Some(process) = self.init_process(proc, record, init)? else {
             return Ok((Status::Stopped, None));
         };
         let status = if record.cgroup.is_frozen() {
@@ -180,13 +180,13 @@ impl Container {
             return Ok(true);
         }
         let Some(init) = self.init()?.filter(|_| record.own_pid_namespace) else { return Ok(false) };
-        Ok(self.init_process(proc, record, &init)?.is_none())
+        Ok(self.init_process(proc, record, init)?.is_none())
     }
 
     /// The pids of all processes: those of its cgroup. Where it has none, those of its pid namespace, if that is its own.
     pub(crate) fn processes(&self, proc: impl AsFd) -> Result<Vec<i32>> {
         let Some(record) = self.record()? else { return Ok(Vec::new()) };
-        if self.is_over(&proc, &record)? {
+        if self.is_over(&proc, record)? {
             return Ok(Vec::new());
         }
         if !record.cgroup.is_none() || !record.own_pid_namespace {

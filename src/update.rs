@@ -72,7 +72,7 @@ pub(crate) fn update(root: &Root, request: Request, log: &Log) -> Result<()> {
     let (status, _) = container.status(&proc)?;
     let record = container.record()?.filter(|_| status != Status::Stopped);
     let record = record.ok_or_else(|| Error::new("container not running"))?;
-    let devices = || change_devices(&container, &record, &changes);
+    let devices = || change_devices(&container, record, &changes);
     record.cgroup.update(&resources, || match (schemata.first(), &record.rdt) {
         (None, _) => devices(),
         (Some(_), Some(groups)) => groups.update(&schemata, devices),

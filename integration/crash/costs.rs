@@ -1,23 +1,17 @@
 //! What each command costs in system calls and instructions, which no other load of the machine changes: counted under ptrace(2)
 //! and compared with `integration/costs.txt`. One that has grown by more than 5 % fails, unless the record is changed with it.
 //!
-//! `list` is not among them: it looks for containers that have lost their directory in all cgroups of the host.
-//! `make costs` compares, `make costs-record` writes: both with the release binary, since a debug build checks itself.
+//! `list` is not among them: it looks for containers that have lost their directory in all cgroups of the host. Instructions of
+//! `run` are those of `create` and `start`. Compared is what is recorded for this kind of host; `make costs-record` asks for
+//! new lines, by `RUNTIME_TEST_RECORD=calls`, or with instructions by `all`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::path::Path;
 
 use super::trace::{self, Who};
 use super::{CREATE, Command, DELETE, EXEC, KILL, RUN, START, Scene, bundle, running, stopped};
-use crate::support::{cgroup_v2, hierarchies, ours, say, skip};
+use crate::support::{cgroup_v2, hierarchies, ours, say, skip, text};
 
-const RECORD: &str = "integration/costs.txt";
-const HEADER: &str = "\
-# What each command costs: written by `make costs-record`, compared by `make costs` (integration/crash/costs.rs).
-# Kind of host (cgroups, how many hierarchies, C library), command, what of it, how many. Calls are those of the command's own process
-# and of its child until that executes the container's program; instructions are those of both, outside of the kernel.
-";
+const RECORD: &str = include_str!("../costs.txt");
 
 const RUN_TRUE: Command = Command {
     name: "run",
@@ -29,57 +23,71 @@ const STATE: Command =
     Command { name: "state", scene: running, call: |c| c.call(["state", &c.id]), done: |_, _| Ok(()), stays: true };
 const STATE_STOPPED: Command = Command { name: "state of a stopped one", scene: stopped, ..STATE };
 
-/// The highest of so many tries is taken: what waits may find its answer there, or not yet.
-const TRIES: usize = 3;
+/// The lowest of so many tries is taken: what waits may find its answer there, or not yet.
+const TRIES: usize = 5;
 
-fn costs(command: &Command) -> [(&'static str, u64); 3] {
-    let calls = |who| (0..TRIES).map(|_| command.watch(who).len() as u64).max().unwrap_or(0);
-    let scene = (command.scene)();
-    let instructions = trace::instructions((command.call)(&scene.container));
-    [("calls", calls(Who::Command)), ("calls-child", calls(Who::Child)), ("instructions", instructions)]
+#[derive(Clone, Copy)]
+enum What {
+    Calls,
+    CallsOfChild,
+    Instructions,
+}
+
+const WHAT: [(&str, What); 3] =
+    [("calls", What::Calls), ("calls-child", What::CallsOfChild), ("instructions", What::Instructions)];
+
+fn cost(command: &Command, what: What) -> u64 {
+    let calls = |who| (0..TRIES).map(|_| command.watch(who).len() as u64).min().unwrap_or(0);
+    match what {
+        What::Calls => calls(Who::Command),
+        What::CallsOfChild => calls(Who::Child),
+        What::Instructions => {
+            let scene = (command.scene)();
+            trace::instructions((command.call)(&scene.container))
+        }
+    }
 }
 
 /// The C library is that of the runtime, too: make builds both for one target.
 fn kind() -> String {
     let library = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
-    if cgroup_v2() { format!("v2-{library}") } else { format!("v1-{}-{library}", hierarchies().len()) }
+    let release = text("/proc/sys/kernel/osrelease");
+    let kernel: Vec<&str> = release.split(['.', '-']).take(2).collect();
+    let cgroups = if cgroup_v2() { "v2".to_owned() } else { format!("v1-{}", hierarchies().len()) };
+    format!("{cgroups}-{}-{library}", kernel.join("."))
 }
 
-fn read(text: &str) -> BTreeMap<String, u64> {
-    let entry = |line: &str| {
-        let (name, count) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), count.parse().ok()?))
-    };
-    text.lines().filter(|line| !line.starts_with('#')).filter_map(entry).collect()
+fn recorded() -> BTreeMap<&'static str, u64> {
+    let lines = RECORD.lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(name, count)| (name, count.parse().unwrap())).collect()
 }
 
 #[test]
-#[ignore = "of the release binary: make costs"]
 fn no_command_costs_more_than_is_recorded() {
     if !ours() {
         skip!("of our own runtime");
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORD);
-    let mut recorded = read(&std::fs::read_to_string(&path).unwrap_or_default());
-    let record = std::env::var_os("RUNTIME_TEST_RECORD").is_some();
-    let kind = kind();
-    let is_here = |name: &String| name.starts_with(&format!("{kind} "));
-    if !record && !recorded.keys().any(is_here) {
-        skip!("nothing is recorded for a host of the kind {kind}");
+    if cfg!(debug_assertions) {
+        skip!("a debug build checks itself");
     }
-    if record {
-        recorded.retain(|name, _| !is_here(name));
-    }
+    let (recorded, kind) = (recorded(), kind());
+    let record = std::env::var("RUNTIME_TEST_RECORD").ok();
+    // So that the cgroup above those of all tests is there.
+    let _other = running();
     let (mut grown, mut compared) = (Vec::new(), 0);
     for command in [&CREATE, &START, &RUN_TRUE, &EXEC, &STATE, &STATE_STOPPED, &KILL, &DELETE] {
-        for (what, count) in costs(command) {
-            let name = format!("{kind} {} {what}", command.name.replace(' ', "-"));
-            if record {
-                recorded.insert(name, count);
+        for (label, what) in WHAT {
+            let name = format!("{kind} {} {label}", command.name.replace(' ', "-"));
+            let counts_instructions = matches!(what, What::Instructions);
+            if record.is_some() {
+                if !counts_instructions || (record.as_deref() == Some("all") && command.name != "run") {
+                    say(&format!("RECORD {name} {}", cost(command, what)));
+                }
                 continue;
             }
-            let Some(&was) = recorded.get(&name) else { continue };
+            let Some(&was) = recorded.get(name.as_str()) else { continue };
             compared += 1;
+            let count = cost(command, what);
             if count * 100 > was * 105 {
                 grown.push(format!("{name}: {count}, recorded are {was}"));
             } else if count * 100 < was * 95 {
@@ -87,12 +95,6 @@ fn no_command_costs_more_than_is_recorded() {
             }
         }
     }
-    if record {
-        let mut text = HEADER.to_owned();
-        recorded.iter().for_each(|(name, count)| writeln!(text, "{name} {count}").unwrap());
-        std::fs::write(&path, text).unwrap();
-        return;
-    }
-    say(&format!("COSTS {compared} compared"));
+    say(&format!("COSTS {compared} compared on a host of the kind {kind}"));
     assert!(grown.is_empty(), "{}", grown.join("\n"));
 }

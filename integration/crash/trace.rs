@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::ptrace::{self, Event, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -58,9 +59,10 @@ pub(super) struct Traced {
     pub(super) hung: bool,
 }
 
-/// How many instructions the command and its children execute, until these execute something else.
+/// How many instructions the command and its children execute, until these execute something else. Without our environment,
+/// which the command reads, too.
 pub(super) fn instructions(call: Call) -> u64 {
-    let (traced, steps) = follow(call, None, Who::Command, None, true);
+    let (traced, steps) = follow(call.bare(), None, Who::Command, None, true);
     assert!(traced.output.code() == 0 && !traced.hung, "{:?}", traced.output);
     steps
 }
@@ -79,6 +81,9 @@ fn follow(call: Call, init: Option<u32>, who: Who, point: Option<Point>, single_
     let command = Pid::from_raw(running.pid().cast_signed());
     let (sender, receiver) = mpsc::channel();
     let tracer = std::thread::spawn(move || {
+        if single_step {
+            one_cpu(command);
+        }
         let init = init.map(|pid| Pid::from_raw(pid.cast_signed()));
         let (calls, struck, hit) = (Vec::new(), None, None);
         let group = format!("Tgid:\t{command}\n");
@@ -89,12 +94,22 @@ fn follow(call: Call, init: Option<u32>, who: Who, point: Option<Point>, single_
         let _ = sender.send(());
         (tracer.hit, tracer.calls, tracer.steps)
     });
-    let hung = receiver.recv_timeout(deadline()).is_err();
+    let hung = receiver.recv_timeout(deadline() * if single_step { 30 } else { 1 }).is_err();
     if hung {
         running.signal(rustix::process::Signal::KILL);
     }
     let (hit, calls, steps) = tracer.join().unwrap();
     (Traced { output: running.wait(), hit, calls, hung }, steps)
+}
+
+/// To wake somebody on another processor takes longer than all the rest of a step.
+fn one_cpu(command: Pid) {
+    let mut cpus = CpuSet::new();
+    let own = sched_getaffinity(Pid::from_raw(0)).unwrap();
+    cpus.set((0..CpuSet::count()).find(|cpu| own.is_set(*cpu).unwrap()).unwrap()).unwrap();
+    for pid in [Pid::from_raw(0), command] {
+        sched_setaffinity(pid, &cpus).unwrap();
+    }
 }
 
 struct Tracer {
