@@ -34,7 +34,7 @@ SHELL := /bin/bash
 ifneq ($(MAKECMDGOALS),guests)
 .NOTPARALLEL:
 endif
-.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load costs-record bench run install clean
+.PHONY: help build check test unit seccomp seccomp-bench fuzz fuzz-short integration guest guest-selinux guest-systemd guest-legacy guest-rootless guest-criu guests hostile conformance peer-tests peer-tests-guest callers callers-guest crash load costs-record bench where run install clean
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -191,12 +191,20 @@ costs-record: ## count what each command costs, here and in the guest, into inte
 	@$(MAKE) --no-print-directory guest LOGS=$(LOGS)/costs GUEST_ENV=RUNTIME_TEST_RECORD=calls TEST_ARGS=crash::costs
 	scripts/costs.sh $(LOGS)/costs/integration.log $(LOGS)/costs/guest.log
 
-bench: ## measure against the floor, runc and crun, into README.md and docs/performance.md (root); BENCH_ARGS=--quick to try
+bench: ## measure against the floor, runc and crun of Debian 12 and sid, into README.md and docs/performance.md (root); YOUKI=1 for youki, too; BENCH_ARGS=--quick to try
 	@scripts/setup.sh bench
+	@scripts/peers.sh
 	$(CARGO) build $(RELEASE) --bin runtime
 	@floor=$$($(CARGO) bench $(CARGO_FLAGS) --target $(TARGET) --bench floor --no-run --message-format=json \
 	  | sed -n 's/.*"executable":"\([^"]*\/floor-[^"]*\)".*/\1/p' | tail -n 1); \
 	BENCH_FLOOR=$$floor $(CARGO) bench $(CARGO_FLAGS) --target $(TARGET) --bench bench -- $(BENCH_ARGS)
+
+where: ## where the time of `run` goes, beside the floor's, by perf (root)
+	@scripts/setup.sh where
+	$(CARGO) build $(RELEASE) --bin runtime
+	@floor=$$($(CARGO) bench $(CARGO_FLAGS) --target $(TARGET) --bench floor --no-run --message-format=json \
+	  | sed -n 's/.*"executable":"\([^"]*\/floor-[^"]*\)".*/\1/p' | tail -n 1); \
+	scripts/where.sh $(BIN) "$$floor" $(BUSYBOX)
 
 run: ## make bundle/ (a busybox root, a new config.json) and run it (root)
 	@scripts/setup.sh run

@@ -389,7 +389,7 @@ fn version_as_go_runc_reads_it() {
     case(|| {
         let life = Life::new("");
         let link = life.path("runc");
-        fs::copy(runtime(), &link).unwrap();
+        crate::support::copy_program(runtime(), &link);
         fs::set_permissions(&link, fs::Permissions::from_mode(0o755)).unwrap();
         let lines = Call::new(link).args(["--version"]).run().ok().stdout;
         let lines: Vec<&str> = lines.lines().collect();

@@ -508,7 +508,7 @@ fn cve_2019_5736_entry_point_is_the_runtime() {
     case(|| {
         let bundle = Bundle::new();
         let copy = bundle.directory.join("copy-of-the-runtime");
-        fs::copy(crate::support::runtime(), &copy).unwrap();
+        crate::support::copy_program(crate::support::runtime(), &copy);
         let before = fs::read(&copy).unwrap();
         let mut bundle = bundle;
         fs::write(bundle.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();

@@ -16,13 +16,13 @@ use crate::support::{Bundle, Output, base_config, busybox, case, ours, runtime, 
 fn outer(script: &str, edit: impl FnOnce(&mut Value)) -> Bundle {
     let mut bundle = Bundle::sh(script);
     let root = bundle.rootfs();
-    fs::copy(runtime(), root.join("bin/runtime")).unwrap();
+    crate::support::copy_program(runtime(), root.join("bin/runtime"));
     fs::create_dir(root.join("run")).unwrap();
     for directory in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join("mnt/rootfs").join(directory)).unwrap();
     }
     for program in ["sh", "id", "echo", "hostname", "cat", "true"] {
-        fs::copy(busybox(), root.join("mnt/rootfs/bin").join(program)).unwrap();
+        crate::support::copy_program(busybox(), root.join("mnt/rootfs/bin").join(program));
     }
     let mut inner = base_config();
     inner["process"]["args"] = json!(["sh", "-c", "id -u; hostname; echo x > /dev/null && echo written; echo $$"]);
@@ -161,7 +161,7 @@ fn with_an_id_mapped_mount_in_a_user_namespace() {
                 inner["process"]["user"] = json!({"uid": 33, "gid": 34});
             });
             for program in ["stat", "touch"] {
-                fs::copy(busybox(), bundle.rootfs().join("mnt/rootfs/bin").join(program)).unwrap();
+                crate::support::copy_program(busybox(), bundle.rootfs().join("mnt/rootfs/bin").join(program));
             }
             fs::set_permissions(bundle.rootfs().join("mnt"), fs::Permissions::from_mode(0o777)).unwrap();
             fs::create_dir(bundle.rootfs().join("mnt/rootfs/v")).unwrap();

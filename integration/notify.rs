@@ -12,7 +12,7 @@ use crate::support::{Bundle, Container, case, deadline, eventually, text, with_i
 /// A container whose program is this one, and calls `speaker` below; and the socket of a service manager.
 fn speaking(arguments: &[&str]) -> (Container, UnixDatagram) {
     let mut bundle = Bundle::new();
-    fs::copy(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/speaker")).unwrap();
+    crate::support::copy_program(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/speaker"));
     let call = ["speaker", "--exact", "notify::speaker", "--ignored", "--nocapture", "--test-threads=1"];
     bundle.args(&call);
     let env: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();

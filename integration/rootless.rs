@@ -880,7 +880,7 @@ fn cve_2019_5736_the_users_own_program_cannot_be_overwritten() {
     case(|| {
         let mut bundle = rootless("");
         let copy = bundle.directory.join("copy-of-the-runtime");
-        fs::copy(runtime(), &copy).unwrap();
+        crate::support::copy_program(runtime(), &copy);
         chown(&copy, Some(user()), Some(user())).unwrap();
         let before = fs::read(&copy).unwrap();
         fs::write(bundle.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();

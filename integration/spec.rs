@@ -127,8 +127,8 @@ fn paths_of_hooks_are_of_the_namespace_of_the_specification() {
         let mut bundle = Bundle::new();
         // A program that only the host has, and one that only the container has.
         let (outer, inner) = (bundle.directory.join("outer-busybox"), bundle.rootfs().join("inner-busybox"));
-        fs::copy(busybox(), &outer).unwrap();
-        fs::copy(busybox(), inner).unwrap();
+        crate::support::copy_program(busybox(), &outer);
+        crate::support::copy_program(busybox(), inner);
         let log = bundle.rootfs().join("log");
         for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
             let script = format!("echo {name} >> {}", log.display());

@@ -642,7 +642,7 @@ fn enter() -> usize {
         fs::create_dir_all(work()).unwrap();
         fs::set_permissions(work(), fs::Permissions::from_mode(0o755)).unwrap();
         let copy = work().join("busybox");
-        fs::copy(busybox(), &copy).expect("BUSYBOX must be a static busybox");
+        copy_program(busybox(), &copy);
         fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     }
     world.users += 1;
@@ -665,6 +665,14 @@ fn leave() {
 }
 
 // ---------------------------------------------------------------------------------------------- bundle
+
+/// Copies what is to be executed. By another process: a descriptor of ours for writing would for a moment be in what other tests
+/// have forked, and to execute the file then is ETXTBSY.
+#[track_caller]
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let status = Command::new(busybox()).arg("cp").arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(status.is_ok_and(|status| status.success()), "cannot copy {}: is BUSYBOX static?", from.as_ref().display());
+}
 
 const APPLETS: &str = "[ awk basename cat chgrp chmod chown chroot cut date dd df echo env expr false find grep head \
     hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount mv nproc printf ps pwd readlink rm rmdir sed seq sh \

@@ -12,10 +12,8 @@ mkdir -p "$criu"
 work=$(mktemp -d "$criu/new.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 echo "criu: downloading it from Debian sid"
-mmdebstrap --quiet --mode=root --variant=extract --include=criu,tar --aptopt='Acquire::Check-Valid-Until "false"' sid "$work/root.tar" \
-    "${GUEST_MIRROR:-http://deb.debian.org/debian}" 2> "$work/log" || { tail -n 3 "$work/log" >&2; exit 1; }
-mkdir "$work"/{root,bin,lib}
-tar -xf "$work/root.tar" -C "$work/root"
+"$top/scripts/sid.sh" "$work" criu tar
+mkdir "$work"/{bin,lib}
 libraries=$work/root/usr/lib/x86_64-linux-gnu
 loader=ld-linux-x86-64.so.2
 cp -L "$libraries/$loader" "$work/lib"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Installs the Debian packages that a make target needs, and says so; does nothing when they are there.
-# usage: scripts/setup.sh build|seccomp|fuzz|integration|criu|guest|guest-systemd|conformance|peer|callers|bench|run
+# usage: scripts/setup.sh build|seccomp|fuzz|integration|criu|guest|guest-systemd|conformance|peer|callers|bench|where|run
 set -euo pipefail
 
 case ${1:-} in
@@ -11,7 +11,9 @@ case ${1:-} in
     integration) packages=(gcc libc6-dev busybox-static runc crun uidmap btrfs-progs xfsprogs strace) ;;
     # criu itself is no package of Debian 12 that would do: scripts/criu.sh fetches it.
     criu)        packages=(mmdebstrap debian-archive-keyring tar) ;;
-    bench)       packages=(gcc libc6-dev busybox-static runc crun golang-github-containers-common) ;;
+    bench)       packages=(gcc libc6-dev busybox-static runc crun golang-github-containers-common strace mmdebstrap debian-archive-keyring patchelf
+                           libseccomp-dev pkg-config) ;;
+    where)       packages=(gcc libc6-dev busybox-static linux-perf) ;;
     guest)       packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils) ;;
     guest-systemd) packages=(gcc libc6-dev busybox-static qemu-system-x86 cpio kmod xz-utils mmdebstrap e2fsprogs) ;;
     conformance) packages=(gcc libc6-dev runc crun dpkg-dev util-linux xz-utils golang-go golang-github-blang-semver-dev
@@ -21,7 +23,7 @@ case ${1:-} in
                            golang-gocapability-dev golang-golang-x-sys-dev) ;;
     peer)        packages=(gcc libc6-dev busybox-static runc bats gawk jq patch pkg-config util-linux xz-utils iproute2 procps uidmap) ;;
     callers)     packages=(gcc libc6-dev mmdebstrap debian-archive-keyring util-linux iproute2) ;;
-    *) echo "usage: $0 build|seccomp|fuzz|integration|criu|guest|guest-systemd|conformance|peer|callers|bench|run" >&2; exit 2 ;;
+    *) echo "usage: $0 build|seccomp|fuzz|integration|criu|guest|guest-systemd|conformance|peer|callers|bench|where|run" >&2; exit 2 ;;
 esac
 
 command -v cargo >/dev/null || { echo "setup: cargo not found: install Rust first (https://rustup.rs)" >&2; exit 1; }

@@ -96,13 +96,7 @@ impl Container {
     ///
     /// The pidfd is taken before the start time is compared, so it can be of no other process.
     pub(crate) fn init_process(&self, proc: impl AsFd, record: &Record, init: &Init) -> Result<Option<InitProcess>> {
-        let Some(pid) = Some(init.init_process_pid).filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
-            return Err(Error::new(format!(
-                "{} is damaged: pid {}",
-                self.path.join(STATE).display(),
-                init.init_process_pid
-            )));
-        };
+        let pid = self.init_pid(init)?;
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             // EINVAL: there is no such process any more, but a session or a process group of that number. Newer kernels say ESRCH.
             Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
@@ -110,15 +104,35 @@ impl Container {
                 result.map_err(|errno| Error::new(format!("pidfd_open {}", init.init_process_pid)).errno(errno))?
             }
         };
-        if init.is_alive(&proc) && boot_id(&proc)? == record.boot_id {
+        if init.is_alive(&proc) && record.is_of_this_boot(&proc)? {
             Ok(Some(InitProcess { pid, pidfd }))
         } else {
             Ok(None)
         }
     }
 
+    fn init_pid(&self, init: &Init) -> Result<Pid> {
+        let pid = Some(init.init_process_pid).filter(|pid| *pid > 1).and_then(Pid::from_raw);
+        let damaged = || format!("{} is damaged: pid {}", self.path.join(STATE).display(), init.init_process_pid);
+        pid.ok_or_else(|| Error::new(damaged()))
+    }
+
+    /// The pid of the init process, if it is alive, for who does nothing to it.
+    fn live_pid(&self, proc: impl AsFd, record: &Record, init: &Init) -> Result<Option<Pid>> {
+        let pid = self.init_pid(init)?;
+        Ok((init.is_alive(&proc) && record.is_of_this_boot(proc)?).then_some(pid))
+    }
+
     /// The status as the kernel tells it.
     pub(crate) fn status(&self, proc: impl AsFd) -> Result<(Status, Option<InitProcess>)> {
+        self.status_with(&proc, |record, init| self.init_process(&proc, record, init))
+    }
+
+    fn status_with<T>(
+        &self,
+        proc: impl AsFd,
+        find: impl Fn(&Record, &Init) -> Result<Option<T>>,
+    ) -> Result<(Status, Option<T>)> {
         let (record, init) = match (self.record()?, self.init()?) {
             (Some(record), Some(init)) => (record, init),
             // The record goes first when a container is removed.
@@ -131,7 +145,7 @@ impl Container {
             (Some(record), None) => return self.check_dead(&proc, record).map(|()| (Status::Stopped, None)),
             (None, None) => return Ok((Status::Stopped, None)),
         };
-        let Some(process) = self.init_process(proc, record, init)? else {
+        let Some(process) = find(record, init)? else {
             return Ok((Status::Stopped, None));
         };
         let status = if record.cgroup.is_frozen() {
@@ -206,8 +220,8 @@ impl Container {
     /// The state as `state` and `list` print it.
     pub(crate) fn report(&self, proc: impl AsFd, with_owner: bool) -> Result<Report> {
         let record = self.record()?;
-        let (status, process) = self.status(proc)?;
-        let pid = process.map_or(0, |process| process.pid.as_raw_nonzero().get());
+        let (status, pid) = self.status_with(&proc, |record, init| self.live_pid(&proc, record, init))?;
+        let pid = pid.map_or(0, |pid| pid.as_raw_nonzero().get());
         let record = record.ok_or_else(|| {
             Error::new(format!("container {:?} has no {RECORD}: its create did not finish", self.id))
                 .hint("`delete --force` removes it")

@@ -69,7 +69,7 @@ fn bench(quick: bool) -> Result<()> {
     let work = Work::new()?;
     let runtimes = runtimes(&work)?;
     let floor = Floor::find(&work)?;
-    say(if quick { "bench: this takes a minute" } else { "bench: this takes fifteen minutes" });
+    say(if quick { "bench: this takes a minute" } else { "bench: this takes half an hour" });
     let bench = matrix::Bench { work: &work, runtimes: &runtimes, floor: floor.as_ref(), quick };
     let tables = bench.all()?;
     let calls = if quick { String::new() } else { syscalls::report(&work, &runtimes)? };
@@ -204,18 +204,22 @@ struct Runtime {
     long: PathBuf,
 }
 
+/// What scripts/peers.sh makes.
+const NEWEST: [&str; 3] = ["sid/runc", "sid/crun", "youki/bin/youki"];
+
+fn newest(peer: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/peers").join(peer)
+}
+
 /// The binary under test, then the peers that are there.
 fn runtimes(work: &Work) -> Result<Vec<Runtime>> {
     let ours = std::env::var_os("RUNTIME").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_runtime")), PathBuf::from);
     let mut found = vec![("runtime".to_owned(), ours)];
-    for peer in ["runc", "crun"] {
-        match ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"]
-            .iter()
-            .map(|dir| Path::new(dir).join(peer))
-            .find(|path| path.exists())
-        {
-            Some(path) => found.push((format!("{peer} {}", version(&path)?), path)),
-            None => say(&format!("bench: {peer} is not installed: measuring without it")),
+    for peer in ["/usr/sbin/runc", "/usr/bin/crun"].map(PathBuf::from).into_iter().chain(NEWEST.map(newest)) {
+        let name = peer.file_name().unwrap_or_default().to_string_lossy();
+        match peer.exists() {
+            true => found.push((format!("{name} {}", version(&peer)?), peer)),
+            false => say(&format!("bench: {} is not there: measuring without it", peer.display())),
         }
     }
     let spec = spec(work, found.get(1).or(found.first()).map(|(_, path)| path.as_path()))?;
@@ -242,7 +246,8 @@ fn runtimes(work: &Work) -> Result<Vec<Runtime>> {
 fn version(path: &Path) -> Result<String> {
     let output = Command::new(path).arg("--version").output().doing(path.display())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let word = text.lines().next().and_then(|line| line.split(' ').nth(2)).unwrap_or("?");
+    let is_version = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    let word = text.split_whitespace().find(is_version).unwrap_or("?");
     Ok(word.split('+').next().unwrap_or(word).to_owned())
 }
 

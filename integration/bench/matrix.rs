@@ -26,7 +26,7 @@ pub(super) const COLD: Duration = Duration::from_millis(150);
 
 impl Bench<'_> {
     pub(super) fn all(&self) -> Result<Vec<Table>> {
-        Ok(vec![self.commands()?, self.many()?, self.configurations()?, self.memory()?])
+        Ok(vec![self.commands()?, self.many()?, self.configurations()?, self.memory()?, self.counts()?])
     }
 
     fn samples(&self, idle: Duration) -> usize {
@@ -96,7 +96,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    /// A hundred containers: one after the other, side by side, there at once, and beside one more.
+    /// A hundred containers: one after the other, side by side; up to a thousand there at once, and beside one more.
     fn many(&self) -> Result<Table> {
         say("bench: many containers");
         let total = if self.quick { 10 } else { 100 };
@@ -111,7 +111,7 @@ impl Bench<'_> {
             rows.push(row);
         }
         let mut others = Vec::new();
-        for (beside, label) in [(10, "10"), (total, "100")] {
+        for beside in if self.quick { vec![10] } else { vec![10, 100, 1000] } {
             let there = others.len() / self.runtimes.len();
             for runtime in self.runtimes {
                 for n in there..beside {
@@ -123,14 +123,14 @@ impl Bench<'_> {
             let count = self.samples(WARM) / 2;
             let run = |runtime: &Runtime| runtime.run(WARM, &runtime.short, "run");
             rows.push(Row::measure(
-                format!("`run` beside {label} containers of each"),
+                format!("`run` beside {beside} containers of each"),
                 self.runtimes,
                 count,
                 run,
                 None,
             )?);
             let list = |runtime: &Runtime| runtime.timed(WARM, &["list"]);
-            rows.push(Row::measure(format!("`list` of {label}"), self.runtimes, count, list, None)?);
+            rows.push(Row::measure(format!("`list` of {beside}"), self.runtimes, count, list, None)?);
         }
         drop(others);
         Ok(Table { title: "Many containers", note: String::new(), rows })
@@ -249,6 +249,21 @@ impl Bench<'_> {
                 .to_owned(),
             rows,
         })
+    }
+
+    /// Of `run`, all of its processes together, to the end of the container's program.
+    fn counts(&self) -> Result<Table> {
+        say("bench: counts");
+        let labels =
+            ["system calls of `run`", "of these new processes and threads", "of these executions of a program"];
+        let mut rows: Vec<Row> = labels.iter().map(|label| Row::new(*label, "", self.runtimes.len())).collect();
+        for (n, runtime) in self.runtimes.iter().enumerate() {
+            for (row, count) in rows.iter_mut().zip(syscalls::count(self.work, runtime)?) {
+                row.samples.get_mut(n).into_iter().for_each(|samples| samples.push(f64::from(count)));
+            }
+        }
+        let note = "By strace(1), which sees those of `/bin/true`, too: 16.";
+        Ok(Table { title: "Counts", note: note.to_owned(), rows })
     }
 
     fn smallest_limit(&self, runtime: &Runtime) -> Result<u32> {

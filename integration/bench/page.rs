@@ -52,7 +52,7 @@ impl Page<'_> {
         let mut text = String::new();
         for table in self.tables {
             let rows: Vec<&Row> = table.rows.iter().collect();
-            let _ = write!(text, "### {}\n\n{}\n", table.title, self.table(&rows));
+            let _ = write!(text, "### {}\n\n{}\n", table.title, self.table(&rows, &[]));
             if !table.note.is_empty() {
                 let _ = writeln!(text, "{}\n", table.note);
             }
@@ -72,13 +72,14 @@ impl Page<'_> {
         )
     }
 
-    fn table(&self, rows: &[&Row]) -> String {
+    fn table(&self, rows: &[&Row], columns: &[usize]) -> String {
         let floor = rows.iter().any(|row| !row.floor.is_empty());
-        let mut names: Vec<&str> = self.runtimes.iter().map(|runtime| runtime.name.as_str()).collect();
+        let runtimes = self.runtimes.iter().filter(|one| columns.is_empty() || columns.contains(&one.number));
+        let mut names: Vec<&str> = runtimes.map(|runtime| runtime.name.as_str()).collect();
         names.extend(floor.then_some("floor"));
         let mut text = format!("| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
         for row in rows {
-            let _ = writeln!(text, "{}", row.render(floor));
+            let _ = writeln!(text, "{}", row.render(floor, columns));
         }
         text
     }
@@ -90,13 +91,17 @@ impl Page<'_> {
 
     pub(super) fn write(&self) -> Result<()> {
         replace(PAGE, &self.text())?;
-        replace(README, &format!("{}\n{}", self.table(&self.rows(&SHORT)), self.legend()))?;
+        // Ours, and the last runc and crun, which are the newest.
+        let last = |name: &str| self.runtimes.iter().rfind(|one| one.name.starts_with(name)).map(|one| one.number);
+        let columns: Vec<usize> = [Some(0), last("runc"), last("crun")].into_iter().flatten().collect();
+        replace(README, &format!("{}\n{}", self.table(&self.rows(&SHORT), &columns), self.legend()))?;
         fs::write(PICTURE, self.picture()).doing(PICTURE)
     }
 
     /// Bars of the medians, on a logarithmic scale. The text has the colour of what is around it, light or dark.
     fn picture(&self) -> String {
-        const COLOURS: [&str; 4] = ["#2f81f7", "#d29922", "#8b949e", "#3fb950"];
+        const COLOURS: [&str; 6] = ["#2f81f7", "#d29922", "#8b949e", "#9e6a03", "#57606a", "#bc8cff"];
+        const FLOOR: (&str, &str) = ("floor", "#3fb950");
         let rows = self.rows(&DRAWN);
         let bars = self.runtimes.len() + 1;
         let height = rows.len() * (bars * 14 + 14) + 10;
@@ -108,11 +113,10 @@ impl Page<'_> {
         for row in rows {
             let _ =
                 writeln!(text, "<text x=\"4\" y=\"{y}\" font-weight=\"bold\">{}</text>", row.label.replace('`', ""));
-            let names = self.runtimes.iter().map(|runtime| runtime.name.as_str()).chain(["floor"]);
+            let names = self.runtimes.iter().map(|runtime| runtime.name.as_str()).zip(COLOURS);
+            let names = names.chain([FLOOR]);
             let samples = row.samples.iter().chain([&row.floor]);
-            for ((name, samples), colour) in
-                names.zip(samples).zip(COLOURS).filter(|((_, samples), _)| !samples.is_empty())
-            {
+            for ((name, colour), samples) in names.zip(samples).filter(|(_, samples)| !samples.is_empty()) {
                 let value = median(samples);
                 // 0.1 ms is at the left.
                 let width = (value * 10.0).log10().max(0.0) * 140.0;

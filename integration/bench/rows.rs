@@ -47,12 +47,20 @@ impl Row {
     }
 
     /// The row in Markdown: median and minimum, and how many times ours, the first; then the floor, where one has it.
-    pub(super) fn render(&self, with_floor: bool) -> String {
+    /// Of these runtimes; none: of all.
+    pub(super) fn render(&self, with_floor: bool, columns: &[usize]) -> String {
         let ours = self.samples.first().map_or(f64::NAN, |samples| median(samples));
         let mut line = format!("| {} |", self.label);
         for (n, samples) in self.samples.iter().enumerate() {
+            if !columns.is_empty() && !columns.contains(&n) {
+                continue;
+            }
             let (median, min) = (median(samples), samples.iter().copied().fold(f64::INFINITY, f64::min));
-            let _ = write!(line, " {median:.2} [{min:.2}] {}", self.unit);
+            let _ = match samples.len() {
+                1 if self.unit.is_empty() => write!(line, " {median}"),
+                1 => write!(line, " {median:.2} {}", self.unit),
+                _ => write!(line, " {median:.2} [{min:.2}] {}", self.unit),
+            };
             if n > 0 {
                 let _ = write!(line, ", {:.1}x", median / ours);
             }

@@ -5,7 +5,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -67,13 +67,45 @@ pub(crate) fn report(work: &Work, runtimes: &[Runtime]) -> Result<String> {
             }
         }
         let row = Row { samples, ..Row::new(format!("`{name}`, {verdict}"), "ns", 0) };
-        text += &format!("{}\n", row.render(false));
+        text += &format!("{}\n", row.render(false, &[]));
     }
     Ok(text
         + &format!(
             "\nUnder the profile of Debian's golang-github-containers-common, for a container without further capabilities: {SAMPLES} \
              containers each, interleaved, {CALLS} calls in each.\n"
         ))
+}
+
+/// How many system calls `run` makes, how many of them make a process or a thread, and how many execute a program.
+pub(crate) fn count(work: &Work, runtime: &Runtime) -> Result<[u32; 3]> {
+    let mut container = runtime.container("count");
+    let summary = work.dir.join("strace");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-c", "-U", "calls,name", "-o"])
+        .arg(&summary)
+        .arg(&runtime.path)
+        .arg("--root")
+        .arg(&runtime.root);
+    command.args(["run", "--bundle"]).arg(&runtime.short).arg("count").stdin(Stdio::null()).stdout(Stdio::null());
+    let output = command.output().doing("strace")?;
+    if !output.status.success() {
+        return Err(format!("{}: strace: {}", runtime.name, String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    container.gone = true;
+    let mut counts = [0; 3];
+    for line in fs::read_to_string(&summary).doing(summary.display())?.lines() {
+        let mut words = line.split_whitespace();
+        let (Some(Ok(calls)), Some(name)) = (words.next().map(str::parse::<u32>), words.next()) else { continue };
+        let [all, processes, programs] = &mut counts;
+        match name {
+            "total" => *all = calls,
+            "clone" | "clone3" | "fork" | "vfork" => *processes += calls,
+            "execve" | "execveat" => *programs += calls,
+            _ => {}
+        }
+    }
+    Ok(counts)
 }
 
 /// Of one call, in a container of its own.

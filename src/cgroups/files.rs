@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 
+use super::Version;
 use crate::host;
 
 /// Makes a directory and the missing ones above it. False: it was there.
@@ -119,9 +120,15 @@ pub(super) fn oom_kills(text: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-pub(super) fn is_frozen(dir: &Path) -> bool {
-    read_record(dir, "cgroup.freeze").is_ok_and(|text| text.trim() == "1")
-        || read_record(dir, "freezer.state").is_ok_and(|text| matches!(text.trim(), "FROZEN" | "FREEZING"))
+/// `version`: which of both files is probably there.
+pub(super) fn is_frozen(dir: &Path, version: Version) -> bool {
+    let v1 = || read_record(dir, "freezer.state").map(|text| matches!(text.trim(), "FROZEN" | "FREEZING"));
+    let v2 = || read_record(dir, "cgroup.freeze").map(|text| text.trim() == "1");
+    let answer = match version {
+        Version::V1 => v1().or_else(|_| v2()),
+        Version::V2 => v2().or_else(|_| v1()),
+    };
+    answer.unwrap_or(false)
 }
 
 /// Waits until `cgroup.events` of a directory of the unified hierarchy has a line. False: not before the deadline.

@@ -5,6 +5,7 @@
 //! writes: a container that owns its cgroup could otherwise name that of another as its own, to be killed in its place.
 //! So a user's containers have none.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
@@ -33,21 +34,21 @@ impl Cgroup {
 }
 
 impl Layout {
-    /// The directories that have a mark, and the marks.
-    pub(crate) fn marked(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    /// The directories that have a mark, and the marks; but not these.
+    pub(crate) fn marked(&self, known: &BTreeSet<PathBuf>) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         // The hierarchy of a cgroup's first directory.
         if let Some(first) = self.hierarchies.iter().min_by_key(|hierarchy| &hierarchy.controllers) {
-            collect(&first.root, &mut Vec::with_capacity(LONGEST), &mut found);
+            collect(&first.root, known, &mut Vec::with_capacity(LONGEST), &mut found);
         }
         found
     }
 }
 
-fn collect(dir: &Path, buffer: &mut Vec<u8>, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+fn collect(dir: &Path, known: &BTreeSet<PathBuf>, buffer: &mut Vec<u8>, found: &mut Vec<(PathBuf, Vec<u8>)>) {
     buffer.clear();
-    if rustix::fs::getxattr(dir, NAME, spare_capacity(buffer)).is_ok() {
+    if !known.contains(dir) && rustix::fs::getxattr(dir, NAME, spare_capacity(buffer)).is_ok() {
         found.push((dir.to_owned(), buffer.clone()));
     }
-    children(dir).iter().for_each(|child| collect(child, buffer, found));
+    children(dir).iter().for_each(|child| collect(child, known, buffer, found));
 }

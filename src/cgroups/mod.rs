@@ -154,7 +154,7 @@ impl Cgroup {
             let text = format!("container's cgroup is not empty: {count} process(es) found in {}", dir.display());
             return Err(Error::at("linux.cgroupsPath", text));
         }
-        if is_frozen(dir) {
+        if is_frozen(dir, self.version) {
             let text = format!("container's cgroup unexpectedly frozen: {}", dir.display());
             return Err(Error::at("linux.cgroupsPath", text));
         }
@@ -231,7 +231,7 @@ impl Cgroup {
 
     /// Whether the processes are frozen.
     pub(crate) fn is_frozen(&self) -> bool {
-        self.dir("freezer").is_some_and(is_frozen)
+        self.dir("freezer").is_some_and(|dir| is_frozen(dir, self.version))
     }
 
     /// Kills every process of the cgroup, frozen or not; those below it too, where it is the container's alone. Does not

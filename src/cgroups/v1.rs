@@ -88,7 +88,7 @@ pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
         let _ = write_file(dir, "freezer.state", b"FROZEN");
     }
     let killed = cgroup.kill_each();
-    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir)) {
+    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir, cgroup.version)) {
         freezer::thaw_v1(dir)?;
     }
     killed

@@ -31,7 +31,7 @@ impl Root {
 
     /// All of this root directory that are marked, but not those in these cgroups.
     fn marked(&self, proc: impl AsFd, known: &BTreeSet<PathBuf>) -> Result<Vec<Record>> {
-        let marked = Layout::detect(&host::read(proc, "self/cgroup")?)?.marked();
+        let marked = Layout::detect(&host::read(proc, "self/cgroup")?)?.marked(known);
         let ours = |(dir, text): (PathBuf, Vec<u8>)| {
             let mark: Mark = serde_json::from_slice(&text).ok()?;
             let here = mark.root == self.path() && mark.device == self.device();
@@ -39,7 +39,7 @@ impl Root {
             let placed = mark.record.cgroup.dirs.values().any(|own| *own == dir);
             (here && placed && mark.record.format == FORMAT).then_some(mark.record)
         };
-        Ok(marked.into_iter().filter(|(dir, _)| !known.contains(dir)).filter_map(ours).collect())
+        Ok(marked.into_iter().filter_map(ours).collect())
     }
 
     /// The record of this container, from its cgroup.
