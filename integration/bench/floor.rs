@@ -6,6 +6,8 @@
 //! floor run ROOTFS CPUS MEMS UNIFIED DIR...    a container of /bin/true, with these cgroups
 //! floor hold ROOTFS CPUS MEMS UNIFIED DIR...   one that waits for its standard input to end, for `exec`
 //! floor exec PID UNIFIED DIR...                /bin/true in it
+//! floor leave ROOTFS CPUS MEMS UNIFIED DIR...  as run, but the cgroups stay
+//! floor remove UNIFIED DIR...                  removes them
 //! ```
 //! UNIFIED (`-`: none) is joined by CLONE_INTO_CGROUP, each DIR of v1 by its `tasks`: neither waits.
 #![no_main]
@@ -59,11 +61,19 @@ extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
     let words: Vec<&CStr> = (0..count as usize).map(|n| unsafe { CStr::from_ptr(*arguments.add(n)) }).collect();
     match words.get(1..).unwrap_or_default() {
         [what, rootfs, cpus, mems, unified, v1 @ ..] if what.to_bytes() == b"run" => {
-            run(rootfs, [cpus, mems], &Cgroups { unified, v1 }, c"true");
+            let cgroups = Cgroups { unified, v1 };
+            run(rootfs, [cpus, mems], &cgroups, c"true");
+            remove(&cgroups);
         }
         [what, rootfs, cpus, mems, unified, v1 @ ..] if what.to_bytes() == b"hold" => {
-            run(rootfs, [cpus, mems], &Cgroups { unified, v1 }, c"cat");
+            let cgroups = Cgroups { unified, v1 };
+            run(rootfs, [cpus, mems], &cgroups, c"cat");
+            remove(&cgroups);
         }
+        [what, rootfs, cpus, mems, unified, v1 @ ..] if what.to_bytes() == b"leave" => {
+            run(rootfs, [cpus, mems], &Cgroups { unified, v1 }, c"true");
+        }
+        [what, unified, v1 @ ..] if what.to_bytes() == b"remove" => remove(&Cgroups { unified, v1 }),
         [what, pid, unified, v1 @ ..] if what.to_bytes() == b"exec" => exec(pid, &Cgroups { unified, v1 }),
         _ => {}
     }
@@ -111,6 +121,9 @@ fn run(rootfs: &CStr, cpuset: [&CStr; 2], cgroups: &Cgroups<'_>, program: &CStr)
         execute(program);
     }
     wait(child);
+}
+
+fn remove(cgroups: &Cgroups<'_>) {
     for dir in cgroups.all().rev() {
         call(libc::SYS_unlinkat, &[AT, text(dir), libc::AT_REMOVEDIR as Word]);
     }

@@ -67,6 +67,12 @@ impl Floor {
         self.timed(idle, self.new_container("run", name))
     }
 
+    /// What `delete` has to do: to remove the cgroups of a container that has ended.
+    pub(super) fn remove(&self, idle: Duration) -> Result<Duration> {
+        self.timed(Duration::ZERO, self.new_container("leave", "leave"))?;
+        self.timed(idle, self.command("remove", "leave", &[]))
+    }
+
     /// A program of this kind that does nothing.
     pub(super) fn empty(&self, idle: Duration) -> Result<Duration> {
         let mut command = Command::new(&self.program);

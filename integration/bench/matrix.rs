@@ -77,7 +77,7 @@ impl Bench<'_> {
             rows.push(Row::measure(label, self.runtimes, self.samples(WARM), sample, self.on_floor(&empty))?);
         }
         drop(sleepers);
-        let note = "The floor of `run` and `exec` is the bare system calls; that of `state`, `kill` and `list` a program that does nothing.";
+        let note = "The floor of `run`, `exec` and `delete` is the bare system calls; that of `state`, `kill` and `list` a program that does nothing.";
         Ok(Table { title: "Each command", note: note.to_owned(), rows })
     }
 
@@ -91,6 +91,9 @@ impl Bench<'_> {
                 for (row, time) in rows.iter_mut().zip(times.into_iter().flatten()) {
                     row.samples.get_mut(n).into_iter().for_each(|samples| samples.push(time.as_secs_f64() * 1000.0));
                 }
+            }
+            if let (Some(floor), Some(delete)) = (self.floor, rows.last_mut()) {
+                delete.floor.push(floor.remove(idle)?.as_secs_f64() * 1000.0);
             }
         }
         Ok(rows)
