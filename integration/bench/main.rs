@@ -69,7 +69,7 @@ fn bench(quick: bool) -> Result<()> {
     let work = Work::new()?;
     let runtimes = runtimes(&work)?;
     let floor = Floor::find(&work)?;
-    say(if quick { "bench: this takes a minute" } else { "bench: this takes half an hour" });
+    say(if quick { "bench: this takes a minute" } else { "bench: this takes a quarter of an hour" });
     let bench = matrix::Bench { work: &work, runtimes: &runtimes, floor: floor.as_ref(), quick };
     let tables = bench.all()?;
     let calls = if quick { String::new() } else { syscalls::report(&work, &runtimes)? };

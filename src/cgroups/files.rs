@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::Errno;
 
 use super::Version;
@@ -89,20 +89,23 @@ fn open_at(dir: &OwnedFd, name: &CStr) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(dir, name, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The child cgroups of a directory.
-pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
+/// The child cgroups of a directory, and whether they have children, too.
+pub(super) fn children(dir: &Path) -> Vec<(PathBuf, bool)> {
     // kernfs counts them, in the directory's links.
-    if rustix::fs::stat(dir).is_ok_and(|stat| stat.st_nlink == 2) {
+    let has_children = |stat: rustix::io::Result<Stat>| stat.is_ok_and(|stat| stat.st_nlink != 2);
+    if !has_children(rustix::fs::stat(dir)) {
         return Vec::new();
     }
     let Ok(fd) = open_dir(dir) else { return Vec::new() };
     let mut buffer = [const { MaybeUninit::uninit() }; 4096];
-    let mut entries = RawDir::new(fd, &mut buffer);
+    let mut entries = RawDir::new(&fd, &mut buffer);
     let mut found = Vec::new();
     while let Some(Ok(entry)) = entries.next() {
         let name = entry.file_name();
         if entry.file_type() == FileType::Directory && name != c"." && name != c".." {
-            found.push(dir.join(OsStr::from_bytes(name.to_bytes())));
+            // By name: the whole path would be walked for each.
+            let is_parent = has_children(rustix::fs::statat(&fd, name, AtFlags::empty()));
+            found.push((dir.join(OsStr::from_bytes(name.to_bytes())), is_parent));
         }
     }
     found
@@ -110,8 +113,8 @@ pub(super) fn children(dir: &Path) -> Vec<PathBuf> {
 
 pub(super) fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {
     pids.extend(read_file(dir, "cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
-    for child in if below { children(dir) } else { Vec::new() } {
-        collect_processes(&child, below, pids);
+    for (child, is_parent) in if below { children(dir) } else { Vec::new() } {
+        collect_processes(&child, is_parent, pids);
     }
 }
 

@@ -46,9 +46,13 @@ impl Layout {
 }
 
 fn collect(dir: &Path, known: &BTreeSet<PathBuf>, buffer: &mut Vec<u8>, found: &mut Vec<(PathBuf, Vec<u8>)>) {
-    buffer.clear();
-    if !known.contains(dir) && rustix::fs::getxattr(dir, NAME, spare_capacity(buffer)).is_ok() {
-        found.push((dir.to_owned(), buffer.clone()));
+    for (child, is_parent) in children(dir) {
+        buffer.clear();
+        if !known.contains(&child) && rustix::fs::getxattr(&child, NAME, spare_capacity(buffer)).is_ok() {
+            found.push((child.clone(), buffer.clone()));
+        }
+        if is_parent {
+            collect(&child, known, buffer, found);
+        }
     }
-    children(dir).iter().for_each(|child| collect(child, known, buffer, found));
 }
