@@ -439,8 +439,21 @@ fn a_pid_that_is_anothers_by_now() {
         let (container, _io) = Container::running();
         let file = container.root().join(&container.id).join("state.json");
         let pid = container.pid();
+        // Field 22 of proc_pid_stat(5), in ticks of 10 ms.
+        let start = |pid: u32| {
+            let stat = text(format!("/proc/{pid}/stat"));
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().to_owned()
+        };
+        let started = start(pid);
         container.stop();
-        let stranger = Call::sh("exec sleep 1000").spawn();
+        // No pid is another's within the tick in which its process was born.
+        let stranger = loop {
+            let stranger = Call::sh("exec sleep 1000").spawn();
+            if start(stranger.pid()) != started {
+                break stranger;
+            }
+            stranger.signal(Signal::KILL);
+        };
         let state = text(&file);
         let changed = state.replacen(
             &format!("\"init_process_pid\":{pid}"),
