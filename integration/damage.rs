@@ -9,7 +9,8 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 
 use crate::support::{
-    Bundle, Call, Container, Output, WAITING, busybox, case, ours, pidfd, runtime, skip, systemd, text, with_io,
+    Bundle, Call, Container, Output, WAITING, busybox, case, hierarchies, ours, pidfd, runtime, skip, systemd, text,
+    with_io,
 };
 
 /// One line that says what is wrong, and perhaps how to go on.
@@ -133,6 +134,32 @@ fn a_lost_container_is_that_of_its_root_directory_only() {
         call(&["delete", "--force", &container.id]).ok();
         assert!(pidfd(pid).is_some(), "killed by another root directory");
         can_be_deleted(&container, pid, "no directory");
+    });
+}
+
+/// A cgroup that was there before has the mark of a container that is gone; whoever is in it now is not that one's.
+#[test]
+fn the_mark_of_a_lost_container_is_not_the_next_ones() {
+    case(|| {
+        if !ours() || systemd() {
+            skip!("only this project's runtime, by cgroupfs");
+        }
+        let (lost, _io) = Container::running();
+        lost.stop();
+        fs::remove_dir_all(lost.root()).unwrap();
+        let next = format!("{}-next", lost.id);
+        let (bundle, file) = (lost.bundle.directory.display().to_string(), lost.bundle.directory.join("pid"));
+        lost.call(["create", "--bundle", &bundle, "--pid-file", file.to_str().unwrap(), &next]).run().ok();
+        let pid: u32 = text(&file).parse().unwrap();
+        assert_eq!(lost.call(["list", "--quiet"]).run().ok().stdout, format!("{next}\n"));
+        let collected = lost.call(["gc", "--delete"]).run().ok();
+        assert!(collected.stdout.is_empty() && pidfd(pid).is_some(), "killed as if it were the other: {collected:?}");
+        lost.call(["delete", "--force", &next]).run().ok();
+        for hierarchy in hierarchies() {
+            let path = lost.bundle.config["linux"]["cgroupsPath"].as_str().unwrap();
+            let _ = fs::remove_dir(hierarchy.mount.join(&path[1..]));
+        }
+        lost.nothing_left();
     });
 }
 

@@ -672,6 +672,8 @@ fn leave() {
 pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let status = Command::new(busybox()).arg("cp").arg(from.as_ref()).arg(to.as_ref()).status();
     assert!(status.is_ok_and(|status| status.success()), "cannot copy {}: is BUSYBOX static?", from.as_ref().display());
+    // Whatever the umask is.
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
 const APPLETS: &str = "[ awk basename cat chgrp chmod chown chroot cut date dd df echo env expr false find grep head \

@@ -22,7 +22,7 @@ samples() {
     shift
     # shellcheck disable=SC2016
     perf record --quiet -o "$work/data" -e cpu-clock -F 20000 -g -- \
-        sh -c 'n=$1; shift; while [ "$n" -gt 0 ]; do "$@" </dev/null; n=$((n - 1)); done' sh "$runs" "$@" >&2
+        sh -c 'n=$1; shift; while [ "$n" -gt 0 ]; do "$@" </dev/null || exit 1; n=$((n - 1)); done' sh "$runs" "$@" >&2
     perf script -i "$work/data" -F comm,ip,sym 2>/dev/null | awk '
         function end() { if (seen) print place; seen = 0 }
         /^[^ \t]/ || (NF == 1 && !/^[ \t]+[0-9a-f]+$/) { end(); seen = ($1 != "sh" && $1 != "perf"); place = "the program"; found = 0; next }

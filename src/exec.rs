@@ -66,6 +66,9 @@ pub(crate) fn exec(root: &Root, request: Request, log: &Log) -> Result<u8> {
     for warning in &plan.warnings {
         log.warning(warning);
     }
+    for note in &plan.notes {
+        log.debug(note);
+    }
     let terminal = plan.child.process.as_ref().is_some_and(|process| process.terminal);
     child::check_terminal(terminal, request.detach, request.console_socket.is_some())?;
     let connect =

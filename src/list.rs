@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Result};
 use crate::host;
 use crate::logging::{self, Log};
-use crate::state::{Report, Root};
+use crate::state::{Report, Root, Status};
 
 /// How `list` prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,12 @@ pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Resul
     let (mut reports, mut known) = (Vec::new(), BTreeSet::new());
     for id in root.ids()? {
         let found = root.find(&id).and_then(|container| {
-            known.extend(container.record()?.and_then(|record| record.cgroup.marked_dir()).cloned());
-            container.report(&proc, true)
+            let report = container.report(&proc, true)?;
+            // A cgroup that is another's, too, or of a container that has ended, may have another one's mark by now.
+            let record =
+                container.record()?.filter(|record| report.status != Status::Stopped && record.cgroup.is_all_own());
+            known.extend(record.and_then(|record| record.cgroup.marked_dir()).cloned());
+            Ok(report)
         });
         match found {
             Ok(report) => reports.push(report),

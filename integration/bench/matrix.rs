@@ -119,7 +119,7 @@ impl Bench<'_> {
             for runtime in self.runtimes {
                 for n in there..beside {
                     let name = format!("{}-other-{n}", runtime.number);
-                    let bundle = self.work.bundle_with(&name, &runtime.spec, &["/bin/sleep", "600"], |_| Ok(()))?;
+                    let bundle = self.work.bundle_with(&name, &runtime.spec, &["/bin/sleep", "3600"], |_| Ok(()))?;
                     others.push(runtime.sleeper(&bundle, &format!("other-{n}"))?);
                 }
             }

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{call, only_init_is_left, printed, processes, sleeper, sleeping};
-use crate::support::{Bundle, Container, Lines, case, cgroup_v2, skip, text};
+use crate::support::{Bundle, Container, Lines, case, cgroup_v2, ours, skip, text};
 use crate::tty::{Terminal, is_pidfd_of, sent_to_socket};
 
 /// The lines `Name:\tvalue` of the process' status file. Not read by a shell, which changes signals for itself.
@@ -217,6 +217,21 @@ fn cve_2022_29162_added_capabilities_are_not_inheritable() {
         for (set, value) in [("CapEff", 0x2021), ("CapPrm", 0x2021), ("CapBnd", 0x2021), ("CapInh", 0), ("CapAmb", 0)] {
             assert_eq!(u64::from_str_radix(&status[set], 16).unwrap(), value, "{set}");
         }
+    });
+}
+
+/// What is not inheritable cannot be ambient: a value that is not granted is logged (config.md, Linux Process).
+#[test]
+fn ambient_capabilities_that_are_not_granted_are_logged() {
+    case(|| {
+        if !ours() {
+            skip!("another runtime has other words");
+        }
+        let words =
+            "process.capabilities.ambient: not permitted and inheritable, so not granted: CAP_AUDIT_WRITE, CAP_KILL";
+        let (container, _io) = Container::running();
+        let output = container.call(["--debug", "exec", &container.id, "true"]).run().ok();
+        assert!(output.stderr.contains(words), "{output:?}");
     });
 }
 

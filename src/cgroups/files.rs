@@ -113,8 +113,9 @@ pub(super) fn children(dir: &Path) -> Vec<(PathBuf, bool)> {
 
 pub(super) fn collect_processes(dir: &Path, below: bool, pids: &mut Vec<i32>) {
     pids.extend(read_file(dir, "cgroup.procs").unwrap_or_default().lines().filter_map(|line| line.parse::<i32>().ok()));
-    for (child, is_parent) in if below { children(dir) } else { Vec::new() } {
-        collect_processes(&child, is_parent, pids);
+    // What is below a child is looked at after its processes are: they may move there meanwhile.
+    for (child, _) in if below { children(dir) } else { Vec::new() } {
+        collect_processes(&child, below, pids);
     }
 }
 

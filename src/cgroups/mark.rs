@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
+use rustix::io::Errno;
 
 use super::files::children;
 use super::{Cgroup, Layout};
@@ -21,8 +22,13 @@ const LONGEST: usize = 64 << 10;
 impl Cgroup {
     /// Marks the cgroup. One that stays after the container is not: who is found in it later may be anybody.
     pub(crate) fn mark(&self, text: &[u8]) -> rustix::io::Result<()> {
-        match self.marked_dir().filter(|_| self.is_all_own()) {
-            Some(dir) => rustix::fs::setxattr(dir, NAME, text, XattrFlags::empty()),
+        match self.marked_dir() {
+            Some(dir) if self.is_all_own() => rustix::fs::setxattr(dir, NAME, text, XattrFlags::empty()),
+            // That of an earlier container, which has ended: it would say that ours are its processes.
+            Some(dir) => match rustix::fs::removexattr(dir, NAME) {
+                Err(errno) if errno != Errno::NODATA => Err(errno),
+                _ => Ok(()),
+            },
             None => Ok(()),
         }
     }

@@ -7,8 +7,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// Makes `$main`, a function that returns the exit code, the entry point.
 macro_rules! entry {
@@ -60,14 +60,11 @@ pub(crate) fn start(count: libc::c_int, arguments: *mut *mut libc::c_char) {
     ARGUMENTS.store(arguments, Ordering::Relaxed);
     COUNT.store(usize::try_from(count).unwrap_or(0), Ordering::Relaxed);
     // The caller has closed some of 0 to 2: the first file that we open must not be stdin, stdout or stderr.
-    // SAFETY: the descriptors are only asked for, without any event; they are not kept.
-    let fds = [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) });
-    let mut fds = fds.each_ref().map(|fd| PollFd::new(fd, PollFlags::empty()));
-    if super::twice(|| rustix::event::poll(&mut fds, Some(&Timespec::default()))).is_err() {
-        std::process::abort();
-    }
-    for fd in fds {
-        if fd.revents().contains(PollFlags::NVAL) {
+    // poll(2) would ask for all at once, but refuses more descriptors than RLIMIT_NOFILE, and takes an O_PATH one for a closed one.
+    for number in 0..3 {
+        // SAFETY: the descriptor is only asked for; it is not kept.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        if rustix::io::fcntl_getfd(fd) == Err(Errno::BADF) {
             // The lowest number that is free is this one. It stays open.
             let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty());
             std::mem::forget(null.unwrap_or_else(|_| std::process::abort()));
