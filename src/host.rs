@@ -125,7 +125,7 @@ pub(crate) fn record(proc: impl AsFd, path: &str) -> Result<String> {
 
 /// As [`read`], with the errno.
 pub(crate) fn read_raw(proc: impl AsFd, path: &str) -> rustix::io::Result<String> {
-    read_until(&open_raw(proc, path)?, |count| count == 0).map(lossy)
+    read_all(open_raw(proc, path)?)
 }
 
 /// Opens a file below /proc for reading, without leaving that procfs.
@@ -143,6 +143,11 @@ pub(crate) fn reopen(proc: impl AsFd, fd: impl AsFd, flags: OFlags) -> rustix::i
 }
 
 const CHUNK: usize = 4096;
+
+/// Reads an open file to its end.
+pub(crate) fn read_all(fd: OwnedFd) -> rustix::io::Result<String> {
+    read_until(&fd, |count| count == 0).map(lossy)
+}
 
 /// Reads an open file of one record, as [`record`].
 pub(crate) fn read_record(fd: OwnedFd) -> rustix::io::Result<String> {

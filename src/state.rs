@@ -12,6 +12,7 @@
 //! The mkdir of the directory is what makes an id unique; flock(2) on it orders concurrent commands.
 
 mod lost;
+mod root;
 mod store;
 
 use std::collections::BTreeMap;
@@ -28,7 +29,8 @@ use serde::Serialize;
 use crate::cgroups::Cgroup;
 use crate::error::{Error, Result};
 use crate::host;
-pub(crate) use store::{Container, FIFO, Record, Root};
+pub(crate) use root::Root;
+pub(crate) use store::{Container, FIFO, Record};
 use store::{Init, RECORD, STATE};
 
 /// The version of the runtime specification that states comply with.

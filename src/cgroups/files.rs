@@ -170,15 +170,7 @@ fn open_to_read(dir: &Path, name: &str) -> rustix::io::Result<OwnedFd> {
 }
 
 pub(super) fn read_file(dir: &Path, name: &str) -> rustix::io::Result<String> {
-    let fd = open_to_read(dir, name)?;
-    let mut text = Vec::new();
-    let mut chunk = [0u8; 4096];
-    loop {
-        match rustix::io::read(&fd, &mut chunk)? {
-            0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-            count => text.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-        }
-    }
+    open_to_read(dir, name).and_then(host::read_all)
 }
 
 pub(super) fn write_file(dir: &Path, name: &str, value: &[u8]) -> rustix::io::Result<()> {

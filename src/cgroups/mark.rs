@@ -20,7 +20,8 @@ const NAME: &str = "trusted.runtime.container";
 const LONGEST: usize = 64 << 10;
 
 impl Cgroup {
-    /// Marks the cgroup. One that stays after the container is not: who is found in it later may be anybody.
+    /// Marks the cgroup. One that stays after the container is not, and loses the mark of an earlier one: who is found in
+    /// it later may be anybody.
     pub(crate) fn mark(&self, text: &[u8]) -> rustix::io::Result<()> {
         match self.marked_dir() {
             Some(dir) if self.is_all_own() => rustix::fs::setxattr(dir, NAME, text, XattrFlags::empty()),
