@@ -1,9 +1,11 @@
 //! `--timeout`: whatever a command waits for, it gives up, says what it was, and undoes what it has done.
 
+use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::seccomp_notify::profile;
@@ -144,6 +146,29 @@ fn another_command_that_holds_the_lock() {
 }
 
 /// Its queue of connections is full, or it takes them and never answers.
+/// Nobody writes to it; and somebody who begins and does not end.
+#[test]
+fn a_pipe_that_never_ends() {
+    case(|| {
+        if !ours() {
+            skip!("an option of this runtime");
+        }
+        let (container, _io) = Container::running();
+        let fifo = container.bundle.directory.join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let (id, path) = (container.id.as_str(), fifo.to_str().unwrap());
+        let commands: [&[&str]; 2] = [&["exec", "--process", path, id], &["update", "--resources", path, id]];
+        for command in commands {
+            late(&container, command, path);
+        }
+        let mut writer = fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        for command in commands {
+            writer.write_all(b"{").unwrap();
+            late(&container, command, path);
+        }
+    });
+}
+
 #[test]
 fn a_seccomp_agent_that_never_answers() {
     case(|| {

@@ -5,12 +5,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::{LinuxResources, Process, Spec};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
+use crate::deadline;
 use crate::error::{Error, Result};
 use crate::json;
 use crate::logging::Log;
@@ -37,9 +40,9 @@ pub(crate) fn load(bundle: &Path) -> Result<Loaded> {
 
 /// Reads a process.json, for `exec`.
 pub(crate) fn load_process(path: &Path, log: &Log) -> Result<Process> {
-    // Often a pipe, such as /dev/stdin: who names it waits for its end.
-    let failed = |error: std::io::Error| Error::new(format!("open {}", path.display())).errno(error);
-    let (process, warnings) = parse_process(&read_all(File::open(path).map_err(failed)?, 0, path)?)?;
+    let failed = |errno| Error::new(format!("open {}", path.display())).errno(errno);
+    let file = rustix::fs::open(path, PATIENT, Mode::empty()).map_err(failed)?;
+    let (process, warnings) = parse_process(&read_patiently(file, path)?)?;
     for warning in &warnings {
         log.warning(warning);
     }
@@ -71,13 +74,13 @@ fn with_root(process: &[u8]) -> Vec<u8> {
 
 /// Reads `linux.resources` from a file or, for `-`, from stdin, for `update`.
 pub(crate) fn load_resources(source: &Path) -> Result<LinuxResources> {
-    let failed = |error| Error::at("--resources", format!("read {source:?}")).errno(error);
-    let file: Box<dyn Read> = if source == Path::new("-") {
-        Box::new(std::io::stdin())
+    let failed = |errno| Error::at("--resources", format!("read {source:?}")).errno(errno);
+    let text = if source == Path::new("-") {
+        read_patiently(std::io::stdin(), source)
     } else {
-        Box::new(File::open(source).map_err(failed)?)
+        read_patiently(rustix::fs::open(source, PATIENT, Mode::empty()).map_err(failed)?, source)
     };
-    let resources = parse_resources(&read_all(file, 0, source)?)?;
+    let resources = parse_resources(&text?)?;
     resources.ok_or_else(|| Error::at("--resources", format!("{source:?} has no resources")))
 }
 
@@ -89,12 +92,38 @@ pub(crate) fn parse_resources(text: &[u8]) -> Result<Option<LinuxResources>> {
     Ok(linux.and_then(|linux| linux.resources().clone()))
 }
 
+/// A FIFO without a writer is waited for by poll(2), which knows `--timeout`.
+const PATIENT: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
+
+/// Reads what the command line names. Often a pipe, such as /dev/stdin: who names it waits for its end.
+fn read_patiently(file: impl AsFd, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut chunk = [0; 4096];
+    loop {
+        deadline::poll(&mut [PollFd::new(&file, PollFlags::IN)], format!("the end of {}", path.display()))?;
+        match rustix::io::read(&file, &mut chunk) {
+            Ok(0) => return Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(Error::new(format!("read {}", path.display())).errno(errno)),
+        }
+        check_size(bytes.len(), path)?;
+    }
+}
+
+fn check_size(size: usize, path: &Path) -> Result<()> {
+    match size as u64 > MAX_BYTES {
+        true => Err(Error::new(format!("{} is larger than 64 MiB", path.display()))),
+        false => Ok(()),
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("open {}", path.display());
     // O_NONBLOCK: a FIFO of that name must not hang us.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let fd: OwnedFd = match rustix::fs::open(path, flags, Mode::empty()) {
-        Err(rustix::io::Errno::NOENT) => {
+        Err(Errno::NOENT) => {
             let directory = path.parent().unwrap_or(Path::new("."));
             return Err(Error::new(format!(
                 "JSON specification file config.json not found in {}",
@@ -109,18 +138,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if !meta.is_file() {
         return Err(Error::new(format!("{} is not a regular file", path.display())));
     }
-    read_all(file, meta.len(), path)
-}
-
-/// `size` is how much there will be, where that is known.
-fn read_all(file: impl Read, size: u64, path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(usize::try_from(size.min(MAX_BYTES)).unwrap_or(0) + 1);
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(MAX_BYTES)).unwrap_or(0) + 1);
     file.take(MAX_BYTES + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(format!("read {}", path.display())).errno(error))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::new(format!("{} is larger than 64 MiB", path.display())));
-    }
+    check_size(bytes.len(), path)?;
     Ok(bytes)
 }
 
