@@ -2,8 +2,8 @@
 
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Without the jobserver of make: only recipes that call make have it, and cargo would warn that it is closed.
-CARGO ?= env -u MAKEFLAGS cargo
+# Only recipes that call make have its jobserver, and cargo would warn that it is closed.
+CARGO ?= env -u MAKEFLAGS -u MFLAGS cargo
 CARGO_FLAGS ?= --locked
 # More arguments for the integration tests, for example TEST_ARGS="kill --nocapture".
 TEST_ARGS ?=

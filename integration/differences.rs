@@ -265,6 +265,7 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "errors::unified_keys_that_cannot_be", "nothing is left", "runtime.md:84 (an error leaves everything as it was)"),
     d("runc", "errors::seccomp_metadata_for_no_listener", "listenerMetadata needs listenerPath", "config-linux.md:939"),
     d("crun", "errors::seccomp_metadata_for_no_listener", "listenerMetadata needs listenerPath", "config-linux.md:939"),
+    d("crun", "errors::seccomp_notify_for_nobody", "SCMP_ACT_NOTIFY needs a listener", "runc's behaviour"),
     d("runc", "errors::version_is_from_the_future", "an unsupported version is an error", "config.md:17"),
     d("runc", "errors::version_is_missing", "ociVersion is needed", "config.md:17"),
     d("runc", "errors::version_is_no_version", "ociVersion is SemVer", "config.md:17"),

@@ -2,6 +2,8 @@
 # Installs the Debian packages that a make target needs, and says so; does nothing when they are there.
 # usage: scripts/setup.sh build|seccomp|fuzz|integration|criu|guest|guest-systemd|conformance|peer|callers|bench|where|run
 set -euo pipefail
+# rustc would warn that the jobserver of make is closed.
+unset MAKEFLAGS MFLAGS
 
 case ${1:-} in
     build)       packages=(gcc libc6-dev) ;;

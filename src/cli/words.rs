@@ -55,6 +55,8 @@ fn command_of_one(words: &[OsString]) -> Option<clap::Command> {
     Some(plain(top).subcommand(plain(augment(clap::Command::new(*name)))))
 }
 
+/// Apart, because all the options together make a frame on the stack that only this should touch.
+#[inline(never)]
 fn parse_with_help(name: &str, words: impl Iterator<Item = OsString>) -> Result<Cli, (clap::Error, Option<Global>)> {
     let help = |name: &str| format!("NAME:\n   {name} - {{about}}\n\n{{usage-heading}} {{usage}}\n\n{{all-args}}");
     let subcommand = |command: clap::Command| {
