@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use crate::namespaces::user_namespaces;
 use crate::support::{
     Bundle, Call, Io, Running, busybox, case, cgroup_v2, controller, hierarchies, inside, skip, text, with_io,
 };
@@ -539,6 +540,50 @@ fn propagation_is_of_one_mount_or_of_all_below() {
             let has = ["/mnt", "/mnt/sub"].map(|point| at(&found, point).optional.contains(word));
             assert_eq!(has, [true, below], "{option}: {found:?}");
         }
+    });
+}
+
+/// All mounts of a volume are peers of the host's until they are told otherwise: what the container mounts there, or takes
+/// away, would be mounted or missing on the host.
+#[test]
+fn no_mount_of_a_volume_stays_a_peer_of_the_hosts() {
+    case(|| {
+        for option in ["slave", "private", "unbindable", "shared", "rshared"] {
+            let (host, bundle) = volume_with_a_mount_below(
+                &["rbind", option],
+                "cat /proc/self/mountinfo",
+                "mount --make-rshared VOLUME",
+            );
+            let path = bundle.directory.join("volume");
+            let on_the_host = parse(&host.call(Call::sh("cat /proc/self/mountinfo")).run().ok().stdout);
+            let container = bundle.container();
+            let found = parse(&host.call(container.call_bundle("run", &[])).run().ok().stdout);
+            for (inside, outside) in [("/mnt", path.clone()), ("/mnt/sub", path.join("sub"))] {
+                let peers =
+                    |optional: &str| optional.split(' ').find(|field| field.starts_with("shared:")).map(str::to_owned);
+                let outside = peers(&at(&on_the_host, outside.to_str().unwrap()).optional);
+                assert!(outside.is_some());
+                assert_ne!(peers(&at(&found, inside).optional), outside, "{option}: {inside}");
+            }
+        }
+    });
+}
+
+/// What the host has made read-only, and what it has covered, stays so for root of a user namespace (mount_namespaces(7)).
+#[test]
+fn mounts_of_the_host_are_locked_in_a_user_namespace() {
+    case(|| {
+        if !user_namespaces() {
+            skip!("no user namespaces");
+        }
+        let script = "umount /mnt/sub 2> /dev/null && echo uncovered; \
+                      mount -o remount,bind,rw t /mnt/sub 2> /dev/null && echo writable; cat /mnt/sub/file";
+        let (host, mut bundle) = volume_with_a_mount_below(&["rbind"], script, "mount -o remount,bind,ro t VOLUME/sub");
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        bundle.capabilities(&["CAP_SYS_ADMIN"]);
+        let container = bundle.container();
+        assert_eq!(host.call(container.call_bundle("run", &[])).run().ok().stdout, "below\n");
     });
 }
 

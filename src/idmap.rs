@@ -1,20 +1,20 @@
-//! Mappings of ids: those of the container's user namespace are written here. And id-mapped mounts: the mappings of a user namespace, laid over the detached copy of a mount (mount_setattr(2),
-//! `MOUNT_ATTR_IDMAP`). Runs in: parent, which has the right to before the container's user namespace exists.
+//! Mappings of ids: those of the container's user namespace are written here. And id-mapped mounts: the mappings of a user
+//! namespace, laid over the detached copy of a mount (mount_setattr(2), `MOUNT_ATTR_IDMAP`). Runs in: parent, which has the
+//! right to before the container's user namespace exists.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
-use rustix::pipe::PipeFlags;
 use rustix::process::Pid;
 
-use crate::child::reap;
 use crate::error::{Error, Result};
 use crate::host::{self, Host};
 use crate::plan::{IdMap, Plan, Writer};
 use crate::rootfs::source::Trees;
-use crate::sys::{self, Clone3, Cloned, Errno, MountAttr};
+use crate::scratch::Holder;
+use crate::sys::{self, Errno, MountAttr};
 
 /// Maps the ids of all bind mounts that want it. Equal mappings share a namespace.
 pub(crate) fn apply(plan: &Plan, trees: Option<&Trees>, host: &Host, joined: &[OwnedFd]) -> Result<()> {
@@ -70,30 +70,15 @@ fn check_none(plan: &Plan) -> Result<()> {
     }
 }
 
-/// A user namespace that nobody is in: a child makes it, and is gone when it has its mappings.
+/// A user namespace that nobody is in any more.
 fn user_namespace(map: &IdMap, host: &Host, field: &str) -> Result<OwnedFd> {
     let failed = |errno: Errno| Error::at(format!("{field}.uidMappings"), "make a user namespace").errno(errno);
-    let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(failed)?;
-    let flags = u64::try_from(libc::CLONE_NEWUSER).unwrap_or(0);
-    let (pid, pidfd) = match sys::clone3(Clone3 { flags, cgroup: None }).map_err(failed)? {
-        Cloned::Child => {
-            drop(writer);
-            // The end of file: the parent is done, or dead.
-            let _ = rustix::io::read(&reader, &mut [0u8]);
-            sys::exit_now(0)
-        }
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    let opened = write(host, pid, map, [Writer::Privileged; 2], field).and_then(|()| {
-        let pid = pid.as_raw_nonzero();
-        // A magic link, which is the point.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        rustix::fs::openat2(&host.proc, format!("{pid}/ns/user"), flags, Mode::empty(), ResolveFlags::empty())
-            .map_err(failed)
-    });
-    drop(writer);
-    reap(&pidfd);
-    opened
+    let holder = Holder::new(libc::CLONE_NEWUSER).map_err(failed)?;
+    write(host, holder.pid, map, [Writer::Privileged; 2], field)?;
+    let path = format!("{}/ns/user", holder.pid.as_raw_nonzero());
+    // A magic link, which is the point.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::openat2(&host.proc, path, flags, Mode::empty(), ResolveFlags::empty()).map_err(failed)
 }
 
 /// Writes the maps of the user namespace that a child has made. `field` is where `uidMappings` and `gidMappings` are.

@@ -38,6 +38,7 @@ mod restore;
 mod rollback;
 mod rootfs;
 mod run;
+mod scratch;
 mod seal;
 mod seccomp;
 mod spec;

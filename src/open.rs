@@ -20,8 +20,9 @@ use crate::idmap;
 use crate::plan::{self, ChildPlan, HookOutput, Joined, Plan};
 use crate::rootfs::plan::{HostPath, MountKind};
 use crate::rootfs::source::{self, CgroupMount, Hierarchy, Trees};
+use crate::scratch;
 use crate::seccomp::Agent;
-use crate::sync::Step;
+use crate::sync::{Fault, Step};
 
 /// `NSFS_MAGIC` of linux/magic.h.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -98,12 +99,19 @@ pub(crate) fn trees(
     host: &Host,
     joined: &[OwnedFd],
 ) -> Result<Option<Trees>> {
-    rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
-    let own_mounts = plan.child.namespaces.has(libc::CLONE_NEWUSER) && plan.child.namespaces.has(libc::CLONE_NEWNS);
-    let trees = match source::open(&plan.child.rootfs, cgroup) {
-        Err(fault) if fault.step == Step::RootSource && fault.errno == libc::EPERM && own_mounts => None,
-        result => Some(result.map_err(|fault| plan::explain(plan, &fault))?),
+    let copy = || {
+        rustix::process::chdir(&plan.rootfs.0).map_err(|errno| Fault::new(Step::RootSource, errno))?;
+        source::open(&plan.child.rootfs, cgroup)
     };
+    rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
+    let namespaces = &plan.child.namespaces;
+    let opened = if namespaces.has(libc::CLONE_NEWUSER) && namespaces.has(libc::CLONE_NEWNS) {
+        scratch::with_locked_mounts(host, copy)
+            .map_err(|errno| Error::new("enter a mount namespace, and leave it").errno(errno))?
+    } else {
+        Some(copy())
+    };
+    let trees = opened.transpose().map_err(|fault| plan::explain(plan, &fault))?;
     idmap::apply(plan, trees.as_ref(), host, joined)?;
     Ok(trees)
 }

@@ -165,11 +165,10 @@ fn bind(root: BorrowedFd<'_>, mount: &MountPlan, tree: &Tree, default: Option<Pr
     let target = target(root, &mount.target, missing)?;
     set_attrs(tree.fd.as_fd(), mount.attrs, false)?;
     set_attrs(tree.fd.as_fd(), mount.attrs_recursive, true)?;
-    // The copy was made in the runtime's namespace and may be a peer of the host's mount: unless the configuration says
-    // which type it wants, it becomes what the inherited mounts have become, before anything can be mounted on it.
-    if mount.propagation.is_none() {
-        propagate(tree.fd.as_fd(), default)?;
-    }
+    // The copy was made in the runtime's namespace, and each of its mounts may be a peer of the host's: all become what the
+    // inherited mounts have become, before anything can be mounted on them. The type that the configuration wants comes
+    // after that, and may be that of the uppermost mount only.
+    propagate(tree.fd.as_fd(), default)?;
     move_mount(tree.fd.as_fd(), target.fd.as_fd()).map_err(|errno| Fault::new(Step::MountAttach, errno))?;
     propagate(tree.fd.as_fd(), mount.propagation)
 }
