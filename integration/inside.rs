@@ -705,16 +705,48 @@ fn use_up_keys(user: u32) {
     }
 }
 
-/// As with some hundred containers of one user: each has a session keyring.
+/// A session keyring of this thread, and of whom it forks, with a key.
+#[allow(unsafe_code, reason = "keyctl(2) has no wrapper")]
+fn keep_a_secret() {
+    let (kind, name, payload) = (c"user".as_ptr(), c"secret-of-the-caller".as_ptr(), c"x".as_ptr());
+    let no_name = std::ptr::null::<u8>();
+    // SAFETY: texts that end with NUL, and a payload of one byte.
+    let made = unsafe {
+        [
+            libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name),
+            libc::syscall(libc::SYS_add_key, kind, name, payload, 1usize, libc::KEY_SPEC_SESSION_KEYRING),
+        ]
+    };
+    assert!(made.iter().all(|key| *key > 0), "{made:?}");
+}
+
+#[allow(unsafe_code, reason = "keyctl(2) has no wrapper")]
+fn find_the_secret() -> i64 {
+    let (search, ring) = (libc::KEYCTL_SEARCH, libc::KEY_SPEC_SESSION_KEYRING);
+    // SAFETY: texts that end with NUL.
+    unsafe { libc::syscall(libc::SYS_keyctl, search, ring, c"user".as_ptr(), c"secret-of-the-caller".as_ptr(), 0) }
+}
+
+/// Not a test by itself: what runs in the container.
 #[test]
-fn a_used_up_quota_of_keys_is_a_warning() {
+#[ignore = "a part of a test of keys"]
+fn seeker() {
+    println!("{}", if find_the_secret() > 0 { "found" } else { "not found" });
+}
+
+/// The keys of who calls the runtime are none of the container's: not when its user has no room for a keyring, which its own
+/// processes can see to, either. As with some hundred containers of one user: each has a session keyring.
+#[test]
+fn a_used_up_quota_of_keys_is_a_warning_and_gives_no_keys_of_the_caller() {
     case(|| {
         if !Path::new("/proc/keys").exists() || !user_namespaces() {
             skip!("no /proc/keys or no user namespaces");
         }
         // Who has no other container, and no keys that the kernel is about to forget.
         let user = 1_000_000 + std::process::id();
-        let mut bundle = Bundle::sh(WAITING);
+        let seeker = "seeker --exact inside::seeker --ignored --nocapture --test-threads=1";
+        let mut bundle = Bundle::sh(&format!("{seeker}; {WAITING}"));
+        crate::support::copy_program(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/seeker"));
         let map = json!([{"containerID": 0, "hostID": user, "size": 65536}]);
         bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
         let container = bundle.container();
@@ -726,11 +758,14 @@ fn a_used_up_quota_of_keys_is_a_warning() {
             let _ = when_done.recv();
         });
         when_full.recv().unwrap();
+        keep_a_secret();
+        assert!(find_the_secret() > 0);
         let (call, mut io) = with_io(container.call_bundle("create", &[]));
         let create = call.run().ok();
         container.start().ok();
-        assert_eq!(io.stdout.next(), "ready");
-        let exec = container.call(["exec", &container.id, "true"]).run().ok();
+        let by_create = io.stdout.until("ready");
+        let exec = container.call(["exec", &container.id, "sh", "-c", seeker]).run().ok();
+        assert!(by_create.contains("not found") && exec.stdout.contains("not found"), "{by_create}{}", exec.stdout);
         for output in [create, exec] {
             assert!(output.stderr.contains("(EDQUOT)\nhint: raise kernel.keys.maxkeys"), "{output:?}");
         }

@@ -62,7 +62,7 @@ impl Criu<'_> {
         die_with_parent(self.ends_with_us)?;
         match &self.restore {
             Some(restore) => {
-                join_keyring(restore.plan, restore.proc, true, &sync)?;
+                join_keyring(restore.plan, restore.proc, true, false, &sync)?;
                 rootfs::attach_here(restore.root)?;
             }
             None => silence()?,

@@ -49,11 +49,12 @@ impl Exec<'_> {
         if process.exec_affinity == Affinity::default() {
             reset_affinity();
         }
+        let left = super::leave_keyring(self.plan, self.kinds & libc::CLONE_NEWUSER != 0);
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;
         super::new_session()?;
-        join_keyring(self.plan, self.proc, false, &sync)?;
+        join_keyring(self.plan, self.proc, false, left, &sync)?;
         if let Some(cpus) = &process.exec_affinity.last {
             sys::sched_setaffinity(cpus).map_err(|errno| Fault::new(Step::Affinity, errno))?;
         }

@@ -107,12 +107,13 @@ impl Init<'_> {
         if !(self.has_idmap && self.plan.for_user) {
             not_dumpable()?;
         }
+        let left = leave_keyring(self.plan, self.plan.namespaces.has(libc::CLONE_NEWUSER));
         self.enter_namespaces(&sync)?;
         self.become_root_of_user_namespace(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
         die_with_parent(true)?;
         new_session()?;
-        join_keyring(self.plan, self.proc, true, &sync)?;
+        join_keyring(self.plan, self.proc, true, left, &sync)?;
         // After the cgroup was joined, which becomes the root of the namespace; before anything is mounted from it.
         self.late_namespaces(&sync)?;
 
@@ -277,10 +278,23 @@ fn set_oom_score(plan: &ChildPlan, proc: BorrowedFd<'_>) -> Result<(), Fault> {
         .map_err(|errno| Fault::new(Step::OomScore, errno))
 }
 
-fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildEnd<'_>) -> Result<(), Fault> {
+/// Whoever becomes another user may find that one's quota of keys used up, by the container's own processes, too. The keys
+/// of the caller are none of the container's even then: so there is an empty keyring of the caller's. Whether there is.
+fn leave_keyring(plan: &ChildPlan, changes_user: bool) -> bool {
+    changes_user && plan.keyring.is_some() && sys::join_session_keyring(None).is_ok()
+}
+
+/// `left`: the keyring is not the caller's any more, and it can stay.
+fn join_keyring(
+    plan: &ChildPlan,
+    proc: BorrowedFd<'_>,
+    new: bool,
+    left: bool,
+    sync: &ChildEnd<'_>,
+) -> Result<(), Fault> {
     let Some(name) = &plan.keyring else { return Ok(()) };
     let fault = |errno| Fault::new(Step::Keyring, errno);
-    match labels::make_key(&plan.labels, proc, || sys::join_session_keyring(name))? {
+    match labels::make_key(&plan.labels, proc, || sys::join_session_keyring(Some(name)))? {
         Ok(key) if new => {
             // Possessor rights as they are, and search for the owner: others who join it by name find keys in it.
             let perm = sys::keyctl_describe_perm(key).map_err(fault)?;
@@ -288,8 +302,7 @@ fn join_keyring(plan: &ChildPlan, proc: BorrowedFd<'_>, new: bool, sync: &ChildE
         }
         // A kernel without keys has nothing to protect.
         Ok(_) | Err(Errno::NOSYS) => Ok(()),
-        // The user's quota of keys is used up: the container shares the caller's keyring then.
-        Err(errno @ Errno::DQUOT) => sync.warn(&fault(errno)),
+        Err(errno @ Errno::DQUOT) if left => sync.warn(&fault(errno)),
         // An outer profile denies keyctl(2) altogether (Docker's does), to the container as to us.
         Err(errno @ Errno::PERM) if sys::keyctl_describe_perm(SESSION_KEYRING) == Err(Errno::PERM) => {
             sync.warn(&fault(errno))

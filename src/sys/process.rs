@@ -90,10 +90,12 @@ pub(crate) fn personality(persona: u64) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_personality, persona) }).map(drop)
 }
 
-/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING)`: a new session keyring of that name, or the existing one. Returns its id.
-pub(crate) fn join_session_keyring(name: &CStr) -> Result<i64> {
-    // SAFETY: the name ends with NUL and outlives the call.
-    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })
+/// `keyctl(KEYCTL_JOIN_SESSION_KEYRING)`: a new session keyring of that name, or the existing one; without a name always a
+/// new one. Returns its id.
+pub(crate) fn join_session_keyring(name: Option<&CStr>) -> Result<i64> {
+    let name = name.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the name, if there is one, ends with NUL and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) })
 }
 
 /// `keyctl(KEYCTL_DESCRIBE)`: the permission mask of a key, the fourth of its semicolon-separated fields.
