@@ -217,3 +217,16 @@ fn streams_of_the_null_device_are_the_containers() {
         assert!(lines.len() == 2 && lines[0] == lines[1], "{said}");
     });
 }
+
+/// A container that has none of its own does not get the host's, whose mode and owner it could change.
+#[test]
+fn the_hosts_null_device_does_not_take_the_place_of_one_that_is_gone() {
+    case(|| {
+        let (container, _io) = Container::running();
+        call(&container, &[], &["rm", "/dev/null"]).run().ok();
+        let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
+        // The mode that it has, for the host's sake.
+        let output = call(&container, &[], &["chmod", "666", "/proc/self/fd/0"]).stdin(null).run().fails();
+        assert!(!ours() || output.stderr.starts_with("a standard stream is the null device"), "{output:?}");
+    });
+}

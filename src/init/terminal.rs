@@ -28,7 +28,7 @@ pub(super) fn set_up(
         sync.terminal(master.as_fd())?;
         become_controlling(&terminal).map_err(fault)?;
     } else {
-        replace_null(root, proc).map_err(fault)?;
+        replace_null(root, proc)?;
     }
     give_to_user(process).map_err(fault)
 }
@@ -59,23 +59,26 @@ fn become_controlling(terminal: &OwnedFd) -> Result<()> {
     rustix::stdio::dup2_stderr(terminal)
 }
 
-/// A stream that is the host's null device becomes the container's, if that is one: a descriptor of a file of the host
-/// would be a way to it. Type and number are compared: a number alone is 0 for every file (CVE-2026-88265).
-fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> Result<()> {
+/// A stream that is the host's null device becomes the container's: a descriptor of a file of the host is a way to it, to its
+/// mode for example. Type and number are compared: a number alone is 0 for every file (CVE-2026-88265).
+fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> std::result::Result<(), Fault> {
+    let fault = |errno| Fault::new(Step::Console, errno);
     let mut own = None;
     for number in 0..3 {
-        if !is_device(&stat(number)?, 1, 3) {
+        if !is_device(&stat(number).map_err(fault)?, 1, 3) {
             continue;
         }
-        if own.is_none() {
-            own = sys::twice(|| null(root, proc)).ok();
-        }
-        let Some(null) = &own else { return Ok(()) };
-        match number {
-            0 => rustix::stdio::dup2_stdin(null)?,
-            1 => rustix::stdio::dup2_stdout(null)?,
-            _ => rustix::stdio::dup2_stderr(null)?,
-        }
+        let null = match own.take() {
+            Some(null) => null,
+            None => sys::twice(|| null(root, proc)).map_err(|errno| Fault::new(Step::Null, errno))?,
+        };
+        let replaced = match number {
+            0 => rustix::stdio::dup2_stdin(&null),
+            1 => rustix::stdio::dup2_stdout(&null),
+            _ => rustix::stdio::dup2_stderr(&null),
+        };
+        replaced.map_err(fault)?;
+        own = Some(null);
     }
     Ok(())
 }

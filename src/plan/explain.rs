@@ -294,6 +294,9 @@ fn simple(plan: &Plan, step: Step, item: usize) -> Error {
         Step::RootPropagation => Error::at("linux.rootfsPropagation", "set the propagation of the root file system"),
         Step::Terminal => Error::at("process.terminal", "open \"/dev/pts/ptmx\" of the container"),
         Step::Console => Error::at("process.terminal", "set up the terminal and the standard streams"),
+        Step::Null => {
+            Error::new("a standard stream is the null device, and \"/dev/null\" of the container cannot take its place")
+        }
         Step::Hostname => Error::at("hostname", format!("set {:?}", child.hostname.as_deref().unwrap_or_default())),
         Step::Domainname => {
             Error::at("domainname", format!("set {:?}", child.domainname.as_deref().unwrap_or_default()))

@@ -67,6 +67,7 @@ steps! {
     RootPropagation,
     Terminal,
     Console,
+    Null,
     Hostname,
     Domainname,
     Sysctl,
