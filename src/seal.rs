@@ -36,11 +36,14 @@ pub(crate) fn seal() -> Result<()> {
     Err(Error::new("execute the sealed copy of this program").errno(errno))
 }
 
-/// On a read-only mount, ours or the host's, or in a memfd that nobody can write to.
+/// On our own read-only mount, or in a memfd that nobody can write to. A read-only mount of the host does not count: it can
+/// become writable while something in a container has the file open.
 fn is_sealed() -> bool {
     let Ok(stat) = rustix::fs::statfs(EXE) else { return false };
     if stat.f_flags & i64::from(libc::ST_RDONLY as u32) != 0 {
-        return true;
+        // The file is the root of a mount that is attached nowhere; removed since, after an upgrade, or not.
+        let link = std::fs::read_link(EXE);
+        return link.is_ok_and(|path| path == Path::new("/") || path == Path::new("/ (deleted)"));
     }
     // A memfd is a file of a tmpfs.
     if stat.f_type != TMPFS_MAGIC {

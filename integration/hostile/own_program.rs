@@ -13,8 +13,9 @@ use rustix::fs::{AtFlags, CWD, linkat};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use serde_json::json;
 
+use crate::mounts::Host;
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Call, Container, case, link, ours, runtime, skip, systemd, text};
+use crate::support::{Bundle, Call, Container, WAITING, case, link, ours, runtime, skip, systemd, text};
 
 /// Not a test by itself: what runs in the container. Says what it could do.
 #[test]
@@ -237,4 +238,47 @@ tests! {
     cve_2019_5736_by_exec: Way::Exec;
     cve_2019_5736_by_run: Way::Run;
     cve_2019_5736_by_create_and_start: Way::Create;
+}
+
+/// Such a file system can become writable while a container has the program open, for an upgrade of the host for example.
+#[test]
+fn a_read_only_file_system_of_the_host_is_no_seal() {
+    case(|| {
+        if !ours() {
+            skip!("the way of this runtime");
+        }
+        let container = Bundle::sh(WAITING).container();
+        let directory = container.bundle.directory.join("usr");
+        fs::create_dir(&directory).unwrap();
+        let (path, program) = (directory.display(), directory.join("runtime"));
+        let from = runtime();
+        let host = Host::new(&format!(
+            "mount -t tmpfs t {path}; cp {} {path}/runtime; mount -o remount,ro t {path}",
+            from.display()
+        ));
+        container.bundle.write();
+        let call = |words: &[&str]| {
+            let root = container.root();
+            host.call(Call::new(&program).args(["--root".as_ref(), root.as_os_str()]).args(words)).run().ok()
+        };
+        call(&["create", "--bundle", container.bundle.directory.to_str().unwrap(), &container.id]);
+        assert_eq!(link(format!("/proc/{}/exe", container.pid())), "/", "not a mount of its own");
+        call(&["delete", "--force", &container.id]);
+        container.nothing_left();
+    });
+}
+
+/// As when it is upgraded while it starts: it knows its sealed copy all the same, and does not make one after the other.
+#[test]
+fn a_program_that_is_removed_while_it_starts() {
+    case(|| {
+        let container = Bundle::sh("echo runs").container();
+        container.bundle.write();
+        let copy = container.bundle.directory.join("copy");
+        crate::support::copy_program(runtime(), &copy);
+        let (copy, root, bundle) = (copy.display(), container.root(), container.bundle.directory.display());
+        let command = format!("--root {} run --bundle {bundle} {}", root.display(), container.id);
+        let output = Call::sh(&format!("exec 9< {copy}; rm {copy}; exec /proc/self/fd/9 {command}")).run().ok();
+        assert_eq!(output.stdout, "runs\n");
+    });
 }
