@@ -883,3 +883,24 @@ fn cgroup_bind_of_the_hosts_hierarchies() {
         assert_eq!(PathBuf::from(&mount.root), PathBuf::from("/"));
     });
 }
+
+/// As in `-v /dev/urandom:/dev/random`: nobody has asked for the default device.
+#[test]
+fn a_mount_in_the_place_of_a_default_device_stays() {
+    case(|| {
+        let mut bundle = Bundle::sh("stat -c %t:%T /dev/random");
+        bundle.mount("/dev/random", "bind", "/dev/urandom", &["bind"]);
+        assert_eq!(bundle.container().run().ok().stdout, "1:9\n");
+    });
+}
+
+/// Docker lists a device as often as it is asked for it.
+#[test]
+fn a_device_may_be_listed_again() {
+    case(|| {
+        let mut bundle = Bundle::sh("stat -c %t:%T /dev/again");
+        let device = json!({"path": "/dev/again", "type": "c", "major": 1, "minor": 5});
+        bundle.set("/linux/devices", json!([device, device]));
+        assert_eq!(bundle.container().run().ok().stdout, "1:5\n");
+    });
+}

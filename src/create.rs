@@ -378,8 +378,10 @@ pub(crate) fn hand_over_cgroup(
 
 fn record(request: &Request, plan: &Plan, host: &Host, cgroup: Cgroup) -> Result<Record> {
     let mut record = Record::new(&request.id, &host.proc, cgroup)?;
-    record.bundle = std::path::absolute(&request.bundle)
+    let bundle = std::path::absolute(&request.bundle)
         .map_err(|error| Error::at("--bundle", format!("{:?}", request.bundle)).errno(error))?;
+    // Without a slash at the end.
+    record.bundle = bundle.components().collect();
     record.rootfs.clone_from(&plan.rootfs.0);
     record.annotations.clone_from(&plan.annotations);
     record.hooks.clone_from(&plan.late_hooks);

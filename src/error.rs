@@ -14,8 +14,26 @@ impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errno = nix::errno::Errno::from_raw(self.0);
         // In lower case, as Go has them: Docker's command line searches errors for `no such file or directory`.
-        let (first, rest) = errno.desc().split_at(1);
+        let (first, rest) = words(errno).split_at(1);
         write!(f, "{}{rest} ({errno:?})", first.to_ascii_lowercase())
+    }
+}
+
+/// The text of strerror(3). That of the nix crate differs in some of the frequent ones.
+fn words(errno: nix::errno::Errno) -> &'static str {
+    use nix::errno::Errno;
+    match errno {
+        Errno::EIO => "Input/output error",
+        Errno::EBADF => "Bad file descriptor",
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        Errno::ENOMEM => "Cannot allocate memory",
+        Errno::ENFILE => "Too many open files in system",
+        Errno::ENOTTY => "Inappropriate ioctl for device",
+        Errno::ERANGE => "Numerical result out of range",
+        Errno::ELOOP => "Too many levels of symbolic links",
+        Errno::EOPNOTSUPP => "Operation not supported",
+        Errno::EDQUOT => "Disk quota exceeded",
+        errno => errno.desc(),
     }
 }
 

@@ -525,3 +525,17 @@ fn pid_file_of_a_failed_exec_is_not_left() {
         assert_eq!(processes(&container).len(), 1);
     });
 }
+
+/// What the caller reads and writes has a name of its own, and an owner; a pipe has not.
+#[test]
+fn files_of_the_caller_keep_their_owner() {
+    case(|| {
+        let (container, _io) = Container::running();
+        let file = container.bundle.directory.join("output");
+        let output = fs::File::create(&file).unwrap();
+        let exec = call(&container, &["--user", "1000:1000"], &["sh", "-c", "echo text; echo more > /dev/stderr"]);
+        assert_eq!(exec.stdout(output).run().ok().stderr, "more\n");
+        let owner = std::os::unix::fs::MetadataExt::uid(&fs::metadata(&file).unwrap());
+        assert_eq!((owner, text(&file).as_str()), (0, "text\n"));
+    });
+}

@@ -1,6 +1,8 @@
 //! The words of the command line, before clap reads them. Pure.
 
+use std::any::TypeId;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches};
 
@@ -84,7 +86,8 @@ fn normalize(top: &clap::Command, words: impl Iterator<Item = OsString>) -> Vec<
     let mut command = top;
     let (mut is_value, mut verbatim) = (true, false);
     let mut normal = Vec::new();
-    for word in words {
+    let mut words = words.peekable();
+    while let Some(word) = words.next() {
         let text = word.to_str().unwrap_or("");
         // The first word is our own name.
         if verbatim || std::mem::take(&mut is_value) {
@@ -117,11 +120,15 @@ fn normalize(top: &clap::Command, words: impl Iterator<Item = OsString>) -> Vec<
         } else {
             !option.contains('=') && long.is_some_and(takes_value)
         };
+        let names_file = long.is_some_and(|argument| argument.get_value_parser().type_id() == TypeId::of::<PathBuf>());
         let one_dash = !is_short && !option.starts_with('-');
         // strconv.ParseBool's words.
         match text.split_once('=').filter(|_| long.is_some_and(|argument| !takes_value(argument))) {
             Some((_, "1" | "t" | "T" | "true" | "TRUE" | "True")) => normal.push(format!("--{name}").into()),
             Some((_, "0" | "f" | "F" | "false" | "FALSE" | "False")) => {}
+            // An empty name of a file is none, as for Go's callers: `--pid-file=`, and `--pid-file ""`.
+            None if names_file && text.split_once('=').is_some_and(|(_, value)| value.is_empty()) => {}
+            None if names_file && is_value && words.next_if(|next| next.is_empty()).is_some() => is_value = false,
             _ => normal.push(if one_dash { format!("-{text}").into() } else { word }),
         }
     }
@@ -155,6 +162,18 @@ mod tests {
             let Ok(Some(Command::Create(create))) = parsed else { panic!("{words:?}: {parsed:?}") };
             assert_eq!(create.container.bundle, Some(PathBuf::from("/b")), "{words:?}");
             assert!(create.container.no_pivot && create.id == "c", "{words:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        for words in [
+            &["runtime", "--log=", "create", "--pid-file=", "-console-socket=", "c"][..],
+            &["runtime", "--log", "", "create", "--pid-file", "", "-console-socket", "", "c"],
+        ] {
+            let parsed = parse(words).map(|cli| (cli.global.log, cli.command));
+            let Ok((None, Some(Command::Create(create)))) = parsed else { panic!("{words:?}: {parsed:?}") };
+            assert!(create.container.pid_file.is_none() && create.container.console_socket.is_none(), "{words:?}");
         }
     }
 

@@ -100,11 +100,14 @@ fn stat(number: i32) -> Result<Stat> {
     }
 }
 
-/// The user must be able to open /dev/stdout. The null device is everyone's and stays as it is.
+/// The user must be able to open /dev/stdout.
 fn give_to_user(process: &ProcessPlan) -> Result<()> {
     for number in 0..3 {
         let stat = stat(number)?;
-        if is_device(&stat, 1, 3) || stat.st_uid == process.uid {
+        // A pipe is the container's from now on. A file or a terminal stays the caller's, who has it under a name as well.
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let given = process.terminal || matches!(kind, FileType::Fifo | FileType::Socket);
+        if !given || stat.st_uid == process.uid {
             continue;
         }
         let (uid, gid) = (Uid::from_raw(process.uid), Gid::from_raw(stat.st_gid));

@@ -28,8 +28,15 @@ pub(super) fn plan(linux: &Linux) -> Result<Vec<DevicePlan>> {
             continue;
         }
         if !paths.insert(plan.path.clone()) {
+            let same = |other: &DevicePlan| {
+                (&other.path, other.kind, other.major, other.minor) == (&plan.path, plan.kind, plan.major, plan.minor)
+            };
+            // Docker lists a device as often as it is asked for it, by its directory too.
+            if plans.iter().any(same) {
+                continue;
+            }
             let field = format!("linux.devices[{index}].path");
-            return Err(Error::at(field, format!("{:?} is listed twice", plan.path.display())));
+            return Err(Error::at(field, format!("{:?} is listed twice, as two devices", plan.path.display())));
         }
         plans.push(plan);
     }

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, makedev};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, StatxAttributes, StatxFlags, Uid, makedev};
 use rustix::mount::OpenTreeFlags;
 
 use super::plan::{DevicePlan, RootPath};
@@ -77,6 +77,14 @@ fn check(parent: BorrowedFd<'_>, name: &CStr, device: &DevicePlan) -> Result<(),
         .map_err(|errno| Fault::new(Step::DeviceNode, errno))?;
     let same_kind = stat.st_mode & libc::S_IFMT == device.kind;
     if same_kind && (device.kind == libc::S_IFIFO || stat.st_rdev == makedev(device.major, device.minor)) {
+        return Ok(());
+    }
+    // Nobody has asked for a default device: what `mounts` has put in its place stays, such as /dev/urandom on /dev/random.
+    let attributes = || {
+        let stat = rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())?;
+        Ok::<_, Errno>(stat.stx_attributes)
+    };
+    if device.index.is_none() && attributes().is_ok_and(|all| all.contains(StatxAttributes::MOUNT_ROOT)) {
         return Ok(());
     }
     Err(Fault::new(Step::DeviceMismatch, Errno::EXIST))

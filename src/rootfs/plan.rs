@@ -355,6 +355,21 @@ mod tests {
     }
 
     #[test]
+    fn commas_within_a_value_of_data() -> std::result::Result<(), String> {
+        for (options, expected) in [
+            (r#"["lowerdir=/a\\,b:/c\\:d,upperdir=/u"]"#, &["lowerdir=/a,b:/c\\:d", "upperdir=/u"][..]),
+            (r#"["size=1k,context=\"u:r:t:s0:c1,c2\",mode=755"]"#, &["size=1k", "context=u:r:t:s0:c1,c2", "mode=755"]),
+            (r#"["context=\"u:r:t:s0:c1","c2\"","ro","mode=755"]"#, &["context=u:r:t:s0:c1,c2", "mode=755"]),
+            (r#"["context=\"never:ended","ro"]"#, &["context=never:ended,ro"]),
+        ] {
+            let mount = plan(&format!(r#"{{"destination":"/t","type":"tmpfs","options":{options}}}"#))?;
+            let MountKind::New { params, .. } = mount.kind else { return Err("kind".into()) };
+            assert_eq!(params.iter().map(Param::text).collect::<Vec<_>>(), expected);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn data_on_a_bind_mount_has_no_effect() {
         let parsed = serde_json::from_str(r#"{"destination":"/t","source":"/s","options":["bind","size=1"]}"#).unwrap();
         let mut warnings = Vec::new();

@@ -128,7 +128,8 @@ impl Options {
     /// Reads `options`. What is no option of its own is data of the file system.
     pub(super) fn parse(field: &str, texts: &[String]) -> Result<Self> {
         let mut options = Self::default();
-        for (index, text) in texts.iter().enumerate() {
+        let mut texts = texts.iter().enumerate();
+        while let Some((index, text)) = texts.next() {
             let at = format!("{field}.options[{index}]");
             if let Some((_, effect)) = OPTIONS.iter().find(|(name, _)| name == text) {
                 apply(&mut options, effect, index, &at)?;
@@ -141,8 +142,16 @@ impl Options {
                 options.idmap = Some(name == "ridmap");
                 options.mappings = Some((index, mappings.to_owned()));
             } else {
-                for item in text.split(',').filter(|item| !item.is_empty()) {
-                    let (key, value) = item.split_once('=').map_or((item, None), |(key, value)| (key, Some(value)));
+                let mut data = text.clone();
+                // Who has joined all data by commas may have split it at each of them.
+                while let Some((_, more)) =
+                    in_quotes(&data).filter(|value| !value.contains('"')).and_then(|_| texts.next())
+                {
+                    data = format!("{data},{more}");
+                }
+                for item in items(&data) {
+                    let (key, value) =
+                        item.split_once('=').map_or((item.as_str(), None), |(key, value)| (key, Some(value)));
                     let value = value.map(|value| c_string(value.as_bytes(), &at)).transpose()?;
                     let key = c_string(key.as_bytes(), &at)?;
                     options.data.push(Param { key, value, option: Some(index), optional: false });
@@ -151,6 +160,34 @@ impl Options {
         }
         Ok(options)
     }
+}
+
+/// The value of a last item of data that is an SELinux context in quotes, from its first quote on.
+fn in_quotes(data: &str) -> Option<&str> {
+    let starts = ["context=\"", "fscontext=\"", "defcontext=\"", "rootcontext=\""];
+    let at = |start: &str| {
+        let before = if data.starts_with(start) { Some(0) } else { data.rfind(&format!(",{start}")).map(|at| at + 1) };
+        before.and_then(|before| data.get(before + start.len()..))
+    };
+    starts.into_iter().find_map(at)
+}
+
+/// The items of data, between commas. A comma in the quotes of an SELinux context, or after a backslash (overlay), is one of the
+/// value, and stands there by itself for fsconfig(2), which splits nothing.
+fn items(data: &str) -> Vec<String> {
+    let mut items = vec![String::new()];
+    let (mut quoted, mut chars) = (false, data.chars().peekable());
+    while let Some(char) = chars.next() {
+        let Some(item) = items.last_mut() else { break };
+        match char {
+            '"' if quoted || item.ends_with("context=") => quoted = !quoted,
+            '\\' if chars.next_if_eq(&',').is_some() => item.push(','),
+            ',' if !quoted => items.push(String::new()),
+            char => item.push(char),
+        }
+    }
+    items.retain(|item| !item.is_empty());
+    items
 }
 
 fn attrs(effect: &Effect) -> Option<Attrs> {
