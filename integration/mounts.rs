@@ -904,3 +904,27 @@ fn a_device_may_be_listed_again() {
         assert_eq!(bundle.container().run().ok().stdout, "1:5\n");
     });
 }
+
+/// An overlay of many layers: fsconfig(2) takes 255 bytes of a value.
+#[test]
+fn an_overlay_with_a_long_list_of_layers() {
+    case(|| {
+        if !text("/proc/filesystems").contains("overlay") {
+            skip!("no overlay file system in this kernel");
+        }
+        let mut bundle =
+            Bundle::sh("cat /mnt/one /mnt/two; touch /mnt/x 2>/dev/null; grep ' /mnt ' /proc/self/mountinfo");
+        let layer = |name: &str| {
+            let path = bundle.directory.join(format!("{name}-{}", "x".repeat(150)));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join(name), format!("{name}\n")).unwrap();
+            path.display().to_string()
+        };
+        let lower = format!("lowerdir={}:{}", layer("one"), layer("two"));
+        bundle.mount("/mnt", "overlay", "overlay", &["nosuid", "ro", &lower]);
+        let printed = bundle.container().run().ok().stdout;
+        let (layers, mount) = printed.split_at(8);
+        assert_eq!(layers, "one\ntwo\n");
+        assert!(at(&parse(mount), "/mnt").has("nosuid") && at(&parse(mount), "/mnt").has("ro"), "{printed}");
+    });
+}

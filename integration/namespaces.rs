@@ -165,6 +165,23 @@ fn joined_mount() {
     });
 }
 
+/// Its root would become the container's. In one apart, for the sake of the host.
+#[test]
+fn a_mount_namespace_that_is_the_runtimes_own_is_refused() {
+    case(|| {
+        if !ours() {
+            skip!("runc does it");
+        }
+        let mut bundle = Bundle::sh("echo runs");
+        bundle.namespace("mount", Some("/proc/self/ns/mnt"));
+        let container = bundle.container();
+        let unshare = [crate::support::busybox().to_str().unwrap(), "unshare", "-m", "--propagation", "private"];
+        let output = container.call_bundle("run", &[]).below(unshare).run().fails();
+        assert!(output.stderr.contains("is the host's own mnt namespace, which root.path would change"), "{output:?}");
+        container.nothing_left();
+    });
+}
+
 #[test]
 fn all_namespaces_of_a_pod_joined_at_once() {
     case(|| {

@@ -68,6 +68,8 @@ fn check_foreign(host: &Host, plan: &ChildPlan, joined: &Joined, fd: &OwnedFd) -
             ("uts", plan.hostname.as_ref().map(|_| "hostname").or(plan.domainname.as_ref().map(|_| "domainname")))
         }
         libc::CLONE_NEWNET => ("net", sysctl_below(plan, "net").or(plan.has_net_devices.then_some("linux.netDevices"))),
+        // Its root would be the container's, for everybody.
+        libc::CLONE_NEWNS => ("mnt", Some("root.path")),
         libc::CLONE_NEWIPC => ("ipc", sysctl_below(plan, "kernel").or(sysctl_below(plan, "fs"))),
         _ => return Ok(()),
     };

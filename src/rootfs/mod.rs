@@ -6,6 +6,7 @@
 
 mod copy_up;
 mod dev;
+mod long_data;
 mod mask;
 mod mount;
 mod pivot;

@@ -10,7 +10,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, Move
 use super::plan::{Attrs, MountKind, MountPlan, Param, Propagation, RootPath, RootfsPlan};
 use super::resolve::{self, Missing};
 use super::source::{CgroupMount, Hierarchy, Tree, Trees};
-use super::{copy_up, move_mount, source};
+use super::{copy_up, long_data, move_mount, source};
 use crate::sync::{Detail, Fault, Step};
 use crate::sys::{self, Errno, MountAttr};
 
@@ -86,6 +86,9 @@ fn new(
     let kernel_own = fstype == c"proc" || fstype == c"sysfs";
     let target =
         if kernel_own { kernel_target(root, &mount.target)? } else { target(root, &mount.target, Missing::Directory)? };
+    if long_data::is_long(params) {
+        return long_data::mount(root, target.fd.as_fd(), mount, fstype, params);
+    }
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(|errno| Fault::new(Step::MountOpen, errno))?;
     for (index, param) in params.iter().enumerate() {
