@@ -100,6 +100,19 @@ fn window_size_is_the_callers_and_follows_it() {
     });
 }
 
+/// As with `echo input | runtime exec -t`.
+#[test]
+fn window_size_is_that_of_any_standard_stream() {
+    case(|| {
+        let mut terminal = Terminal::new(33, 77);
+        let container = with_terminal(Bundle::sh("stty size"));
+        let call = container.call_bundle("run", &[]).on_terminal(&terminal.slave);
+        let running = call.stdin(std::fs::File::open("/dev/null").unwrap()).spawn();
+        terminal.screen.until("33 77");
+        running.wait().ok();
+    });
+}
+
 #[test]
 fn control_c_gives_130() {
     case(|| {

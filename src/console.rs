@@ -20,9 +20,14 @@ pub(crate) fn set_size(master: &OwnedFd, (rows, columns): (u16, u16)) -> rustix:
     rustix::termios::tcsetwinsize(master, Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 })
 }
 
-/// Rows and columns of the caller's terminal, if stdin is one.
+/// Rows and columns of the caller's terminal, if a standard stream is one.
 pub(crate) fn callers_size() -> Option<(u16, u16)> {
-    rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok().map(|size| (size.ws_row, size.ws_col))
+    callers_window().map(|size| (size.ws_row, size.ws_col))
+}
+
+fn callers_window() -> Option<Winsize> {
+    let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    streams.into_iter().find_map(|stream| rustix::termios::tcgetwinsize(stream).ok())
 }
 
 /// The name of the other end, in the container.
@@ -68,7 +73,7 @@ impl Proxy {
 
     /// Gives the container's terminal the size of the caller's.
     pub(crate) fn resize(&self) {
-        if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin()) {
+        if let Some(size) = callers_window() {
             let _ = rustix::termios::tcsetwinsize(&self.master, size);
         }
     }
