@@ -98,6 +98,24 @@ fn poststart_runs_after_the_program_was_executed() {
     });
 }
 
+/// The caller's umask outside, as with runc; inside that of the container.
+#[test]
+fn hooks_have_the_umask_of_who_runs_them() {
+    case(|| {
+        let mut bundle = Bundle::sh("true");
+        let log = bundle.directory.join("log");
+        for name in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+            bundle.set(&format!("/hooks/{name}"), json!([hook(&format!("umask >> {}", log.display()))]));
+        }
+        bundle.set("/hooks/startContainer", json!([inner_hook("umask > /umask")]));
+        bundle.set("/process/user/umask", json!(0o37));
+        let container = bundle.container();
+        container.call_bundle("run", &[]).below(["sh", "-c", "umask 0026; exec \"$@\"", "sh"]).run().ok();
+        assert_eq!(words(&log), ["0026"; 5].join(" "));
+        assert_eq!(text(container.bundle.rootfs().join("umask")), "0037\n");
+    });
+}
+
 #[test]
 fn hooks_get_the_state_on_stdin() {
     case(|| {

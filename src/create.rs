@@ -421,7 +421,14 @@ pub(crate) fn run_hooks(
     let output = open::hook_output(output)?;
     let interrupted = interrupt.map(AsFd::as_fd);
     let end = deadline::of_hook();
-    let place = hooks::Place { cwd: bundle, environment: &environment, output: &output, interrupt: interrupted, end };
+    let place = hooks::Place {
+        inside: false,
+        cwd: bundle,
+        environment: &environment,
+        output: &output,
+        interrupt: interrupted,
+        end,
+    };
     hooks::run(list, state, &place).map_err(|failed| {
         let Some(hook) = list.get(failed.index) else { return Error::new("hook") };
         let failure = match failed.failure {

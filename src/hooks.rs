@@ -6,11 +6,12 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{MemfdFlags, SeekFrom};
+use rustix::fs::{MemfdFlags, Mode, SeekFrom};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
@@ -71,8 +72,18 @@ pub(crate) struct Failed {
     pub(crate) output: Vec<u8>,
 }
 
+/// The caller's umask, where ours is another.
+static UMASK: OnceLock<Mode> = OnceLock::new();
+
+/// Programs of the host get this one, as with runc: shims pass the umask of their service.
+pub(crate) fn keep_umask(umask: Mode) {
+    let _ = UMASK.set(umask);
+}
+
 /// Where hooks run.
 pub(crate) struct Place<'a> {
+    /// Inside: they are programs of the container and keep its umask. Outside they have the caller's.
+    pub(crate) inside: bool,
     /// Their working directory.
     pub(crate) cwd: &'a std::path::Path,
     /// The environment of hooks that give none.
@@ -156,6 +167,9 @@ fn execute(
         rustix::stdio::dup2_stdout(stdout.unwrap_or(output))?;
         rustix::stdio::dup2_stderr(stderr.unwrap_or(output))?;
         rustix::process::chdir(place.cwd)?;
+        if let (false, Some(umask)) = (place.inside, UMASK.get()) {
+            rustix::process::umask(*umask);
+        }
         sys::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)?;
         sys::reset_handlers(u64::MAX)?;
         sys::sigprocmask(SigmaskHow::SIG_SETMASK, &SigSet::empty())

@@ -160,8 +160,8 @@ fn prepare(command: &Command, sealed: Option<Result<()>>) -> Result<()> {
     // What else the caller left open is not for hooks, nor for the container.
     sys::close_range(3 + preserve_fds, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
         .map_err(|errno| Error::new("close_range").errno(errno).hint("this program needs Linux 5.14 or newer"))?;
-    // Modes of what we make are those that we say.
-    rustix::process::umask(rustix::fs::Mode::empty());
+    // Modes of what we make are those that we say; what hooks make is theirs.
+    hooks::keep_umask(rustix::process::umask(rustix::fs::Mode::empty()));
     Ok(())
 }
 

@@ -189,7 +189,8 @@ impl Init<'_> {
             return Ok(());
         }
         let pid = rustix::process::getpid().as_raw_nonzero().get();
-        let place = hooks::Place { cwd, environment, output: self.hook_output, interrupt: None, end: None };
+        let inside = std::ptr::eq(list, self.hooks.start_container.as_slice());
+        let place = hooks::Place { inside, cwd, environment, output: self.hook_output, interrupt: None, end: None };
         hooks::run(list, &self.state.json(status, pid), &place).map_err(|failed| {
             let (errno, sub) = match failed.failure {
                 hooks::Failure::Start(errno) => (errno, 0),
@@ -197,7 +198,7 @@ impl Init<'_> {
                 hooks::Failure::Signal(signal) => (signal, 2),
                 hooks::Failure::Timeout | hooks::Failure::Interrupted | hooks::Failure::Late => (0, 3),
             };
-            let base = if std::ptr::eq(list, self.hooks.start_container.as_slice()) { START_CONTAINER } else { 0 };
+            let base = if inside { START_CONTAINER } else { 0 };
             let fault = Fault::with_number(Step::Hook, errno).item(failed.index + base).sub(sub);
             fault.detail(Detail::end_of(failed.output.trim_ascii_end()))
         })
