@@ -261,6 +261,54 @@ fn a_cgroup_that_stays_keeps_its_owner() {
     });
 }
 
+/// Opens a device that no driver answers to: EPERM is the cgroup's word, ENXIO the kernel's when the cgroup lets it through.
+const OPENS: &str = ": < /dev/nobody";
+
+fn with_devices(path: &str, allow: bool, script: &str) -> Container {
+    let mut bundle = Bundle::sh(script);
+    bundle.set("/linux/cgroupsPath", json!(path));
+    bundle.set("/linux/devices", json!([{"path": "/dev/nobody", "type": "c", "major": 11, "minor": 250}]));
+    bundle.set("/linux/resources/devices", json!([{"allow": allow, "access": "rwm"}]));
+    bundle.container()
+}
+
+#[test]
+fn a_cgroup_that_stays_keeps_no_device_rules() {
+    case(|| {
+        if systemd() {
+            skip!("a path of cgroupfs");
+        }
+        if !cgroup_v2() {
+            skip!("cgroup v2 only");
+        }
+        if !ours() {
+            skip!("another runtime removes the cgroup");
+        }
+        let group = Group::new();
+        let path = group.path("");
+        let of = |allow| with_devices(&path, allow, OPENS).run().stderr;
+        // Deleted, and not yet deleted when the next comes.
+        let mut ended = Vec::new();
+        for _ in 0..3 {
+            assert!(of(false).contains("not permitted"));
+            let container = with_devices(&path, false, "true");
+            container.call_bundle("run", &["--keep"]).run().ok();
+            ended.push(container);
+        }
+        assert!(of(true).contains("No such device or address"));
+        // The last step fails: what `create` has attached is taken back.
+        with_devices(&path, false, "true").call_bundle("create", &["--pid-file", "/proc/nosuch"]).run().fails();
+        assert!(of(true).contains("No such device or address"));
+        // The rules of a container that has the cgroup by now stay when an earlier one is deleted.
+        let denied = with_devices(&path, false, WAITING);
+        let _io = denied.create_io();
+        denied.start().ok();
+        ended.iter().for_each(|container| drop(container.command(&["delete"], &[]).ok()));
+        let output = denied.command(&["exec"], &["sh", "-c", OPENS]).fails();
+        assert!(output.stderr.contains("not permitted"), "{}", output.stderr);
+    });
+}
+
 /// Makes a cgroup, moves into it, gives it a controller and a limit; then tries what must not be.
 const MANAGES: &str = "cd /sys/fs/cgroup && mkdir child && echo $$ > child/cgroup.procs && \
     echo +pids > cgroup.subtree_control && echo 5 > child/pids.max && cat child/pids.max cgroup.subtree_control; \

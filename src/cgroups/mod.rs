@@ -330,11 +330,14 @@ impl Cgroup {
     }
 
     /// Removes the directories, those that the container made below them first. Those that were there
-    /// before it are left alone.
+    /// before it are left, without its device rules.
     ///
     /// A process that was just killed may still be on its way out: the removal is tried again until `patience` is over.
     pub(crate) fn remove(&self, patience: Duration) -> Result<()> {
         self.remove_directories(patience)?;
+        if self.version == Version::V2 && !self.is_all_own() {
+            v2::detach_devices(self)?;
+        }
         // Without processes it ends by itself: this waits until it has, and takes away a failure that it would leave.
         self.unit.as_ref().map_or(Ok(()), Unit::stop)
     }

@@ -3,7 +3,7 @@
 //! Runs in: parent.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Uid};
@@ -120,25 +120,55 @@ const PROGRAM: &CStr = c"runtime_devices";
 const MOST: usize = 64;
 const DEVICES: &str = "linux.resources.devices";
 
-/// Loads the rules as an eBPF program and attaches it. It goes away with the directory.
+/// Loads the rules as an eBPF program and attaches it, in the place of one that an earlier container has left. It goes
+/// away with the directory.
 pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
     let (dir, name) = devices_dir(cgroup)?;
-    attach(&dir, &name, rules, None)
+    let program = load(rules)?;
+    attach(&dir, &name, &program, &own_programs(&dir, &name)?)
 }
 
 /// Puts a program of other rules in the place of ours, at once. Programs of others stay: the kernel asks all of them.
 pub(super) fn change_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
     let (dir, name) = devices_dir(cgroup)?;
+    let old = own_programs(&dir, &name)?;
+    if old.is_empty() {
+        return Err(Error::at(DEVICES, format!("no device program of {name} is of this runtime")));
+    }
+    attach(&dir, &name, &load(rules)?, &old)
+}
+
+/// Takes our program from a cgroup that stays: whoever comes next may be allowed other devices.
+pub(super) fn detach_devices(cgroup: &Cgroup) -> Result<()> {
+    let Some(dir) = cgroup.unified().filter(|dir| dir.exists()) else { return Ok(()) };
+    let name = dir.display().to_string();
+    let failed = |errno| Error::at(DEVICES, format!("detach the device program from {name}")).errno(errno);
+    let fd = open_dir(dir).map_err(failed)?;
+    let programs = match own_programs(&fd, &name) {
+        // Then it could not be attached, either.
+        Err(error) if error.raw_errno() == Some(libc::EPERM) => return Ok(()),
+        programs => programs?,
+    };
+    // Only now: another container's is attached when its process is there.
+    if !cgroup.processes().is_empty() {
+        return Ok(());
+    }
+    programs.iter().try_for_each(|program| sys::bpf_prog_detach(fd.as_fd(), program.as_fd()).map_err(failed))
+}
+
+/// The device programs of the very directory that have our name.
+fn own_programs(dir: &OwnedFd, name: &str) -> Result<Vec<OwnedFd>> {
     let failed = |errno| Error::at(DEVICES, format!("look for the device program of {name}")).errno(errno);
     let mut ids = [0; MOST];
     let count = sys::bpf_prog_query(dir.as_fd(), &mut ids).map_err(failed)?;
+    let mut own = Vec::new();
     for id in ids.into_iter().take(count) {
-        let old = sys::bpf_prog_get_fd_by_id(id).map_err(failed)?;
-        if sys::bpf_prog_name(old.as_fd()).map_err(failed)?.starts_with(PROGRAM.to_bytes()) {
-            return attach(&dir, &name, rules, Some(old.as_fd()));
+        let program = sys::bpf_prog_get_fd_by_id(id).map_err(failed)?;
+        if sys::bpf_prog_name(program.as_fd()).map_err(failed)?.starts_with(PROGRAM.to_bytes()) {
+            own.push(program);
         }
     }
-    Err(Error::at(DEVICES, format!("none of the {count} device programs of {name} is of this runtime")))
+    Ok(own)
 }
 
 fn devices_dir(cgroup: &Cgroup) -> Result<(OwnedFd, String)> {
@@ -148,10 +178,15 @@ fn devices_dir(cgroup: &Cgroup) -> Result<(OwnedFd, String)> {
     Ok((open_dir(dir).map_err(failed)?, name))
 }
 
-fn attach(dir: &OwnedFd, name: &str, rules: &[devices::Rule], replaced: Option<BorrowedFd<'_>>) -> Result<()> {
-    let program = sys::bpf_prog_load(&devices::v2_program(rules), PROGRAM, c"Apache-2.0")
-        .map_err(|errno| Error::at(DEVICES, "load the device program into the kernel").errno(errno))?;
-    sys::bpf_prog_attach(dir.as_fd(), program.as_fd(), replaced)
+fn load(rules: &[devices::Rule]) -> Result<OwnedFd> {
+    sys::bpf_prog_load(&devices::v2_program(rules), PROGRAM, c"Apache-2.0")
+        .map_err(|errno| Error::at(DEVICES, "load the device program into the kernel").errno(errno))
+}
+
+/// In the place of the first old program, at once. Then the others go.
+fn attach(dir: &OwnedFd, name: &str, program: &OwnedFd, old: &[OwnedFd]) -> Result<()> {
+    sys::bpf_prog_attach(dir.as_fd(), program.as_fd(), old.first().map(AsFd::as_fd))
+        .and_then(|()| old.iter().skip(1).try_for_each(|old| sys::bpf_prog_detach(dir.as_fd(), old.as_fd())))
         .map_err(|errno| Error::at(DEVICES, format!("attach the device program to {name}")).errno(errno))
 }
 

@@ -41,6 +41,7 @@ impl BpfAttr {
 
 const BPF_PROG_LOAD: libc::c_int = 5;
 const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
@@ -80,6 +81,16 @@ pub(crate) fn bpf_prog_attach(
         .put(12, &flags.to_ne_bytes())
         .put(16, &replaced.map_or(0, |replaced| replaced.as_raw_fd()).to_ne_bytes())
         .call(BPF_PROG_ATTACH)
+        .map(drop)
+}
+
+/// `BPF_PROG_DETACH` of a device program from a cgroup v2 directory.
+pub(crate) fn bpf_prog_detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>) -> Result<()> {
+    BpfAttr::new()
+        .put(0, &cgroup.as_raw_fd().to_ne_bytes())
+        .put(4, &program.as_raw_fd().to_ne_bytes())
+        .put(8, &BPF_CGROUP_DEVICE.to_ne_bytes())
+        .call(BPF_PROG_DETACH)
         .map(drop)
 }
 

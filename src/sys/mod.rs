@@ -16,7 +16,9 @@ mod seccomp;
 mod signal;
 mod start;
 
-pub(crate) use bpf::{bpf_prog_attach, bpf_prog_get_fd_by_id, bpf_prog_load, bpf_prog_name, bpf_prog_query};
+pub(crate) use bpf::{
+    bpf_prog_attach, bpf_prog_detach, bpf_prog_get_fd_by_id, bpf_prog_load, bpf_prog_name, bpf_prog_query,
+};
 pub(crate) use clone::{Clone3, Cloned, clone3};
 pub(crate) use exec::{CStrings, execve, execveat};
 pub(crate) use fd::{check_open, close_range, dup2, keep_on_exec, sendmsg_fd};
