@@ -456,6 +456,20 @@ fn no_moment_is_without_device_rules() {
     });
 }
 
+/// The kernel takes no shares of a cgroup that is idle, and forgets them when it becomes so, or is so no more.
+#[test]
+fn shares_of_a_cgroup_that_was_idle() {
+    case(|| {
+        let Some((container, _io)) = limited(WAITING) else { skip!("not every controller") };
+        if IDLE.of(&container).is_none() {
+            skip!("no cpu.idle");
+        }
+        let before = SHARES.of(&container);
+        from_stdin(&container, &json!({"cpu": {"idle": 1}, "rdma": {"nosuch": {"hcaHandles": 1}}})).fails();
+        assert_eq!((SHARES.of(&container), IDLE.of(&container).as_deref()), (before, Some("0")));
+    });
+}
+
 #[test]
 fn a_failing_update_leaves_devices_as_they_were() {
     case(|| {

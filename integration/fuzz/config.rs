@@ -178,7 +178,7 @@ pub(super) fn resources(bytes: &[u8]) {
             (Ok(first), Ok(second)) => {
                 promise::same(&first, &second);
                 settings_written(&first);
-                let back: Vec<_> = first.iter().filter_map(|setting| settings::way_back(setting, &current)).collect();
+                let back = settings::ways_back(&first, &current);
                 settings_written(&back);
                 properties::of_settings(&first, &current, &mut || 257);
             }

@@ -15,7 +15,7 @@ mod block_io;
 mod tests;
 mod update;
 
-pub(crate) use update::{update, way_back};
+pub(crate) use update::{update, ways_back};
 
 /// One write(2) to one file, to be made in the order of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,8 @@ impl Cgroup {
         if self.unit.is_some() {
             keep_period(&mut settings, &current);
         }
-        let before: Vec<_> = settings
-            .iter()
-            .filter_map(|setting| settings::way_back(setting, &current))
-            .map(|back| (self.text(&back.file), back))
-            .collect();
+        let before = settings::ways_back(&settings, &current);
+        let before: Vec<_> = before.into_iter().map(|back| (self.text(&back.file), back)).collect();
         self.apply(&settings)
             .and_then(|()| self.tell(&settings))
             .and_then(|()| if self.unit.is_some() { self.apply(&settings) } else { Ok(()) })

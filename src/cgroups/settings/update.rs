@@ -80,8 +80,20 @@ fn lower_memory_first(settings: &mut [Setting], current: Current<'_>) {
     }
 }
 
-/// What puts the file of `setting` back to what it says now. None: there is no such file, or nothing to read in it.
-pub(crate) fn way_back(setting: &Setting, current: Current<'_>) -> Option<Setting> {
+/// What puts all files back to what they say now, to be written in reverse. The kernel forgets the weight of a cgroup that
+/// becomes idle, and of one that is so no more.
+pub(crate) fn ways_back(settings: &[Setting], current: Current<'_>) -> Vec<Setting> {
+    let weights = |setting: &Setting| {
+        let files: &[_] = if setting.file == "cpu.idle" { &["cpu.shares", "cpu.weight"] } else { &[] };
+        let field = setting.field.clone();
+        files.iter().map(move |file| Setting::new(*file, "", field.clone()))
+    };
+    let with_weights = settings.iter().flat_map(|setting| weights(setting).chain([setting.clone()]));
+    with_weights.filter_map(|setting| way_back(&setting, current)).collect()
+}
+
+/// None: there is no such file, or nothing to read in it.
+fn way_back(setting: &Setting, current: Current<'_>) -> Option<Setting> {
     let first = (&setting.file, setting.value.as_str());
     let second = setting.or.as_ref().map(|(file, value)| (file, value.as_str()));
     let mut files = std::iter::once(first).chain(second);
@@ -211,6 +223,9 @@ mod tests {
         ] {
             assert_eq!(back(file, value).as_deref(), wanted, "{file} {value}");
         }
+        let shares = |file: &str| ["cpu.shares", "cpu.idle"].contains(&file).then(|| "7\n".to_owned());
+        let back = ways_back(&[Setting::new("cpu.idle", 1, "field")], &shares);
+        assert_eq!(back.iter().map(|setting| &setting.file).collect::<Vec<_>>(), ["cpu.shares", "cpu.idle"]);
         let setting = Setting::new("io.weight", "7", "field").or("io.bfq.weight", 7);
         assert_eq!(way_back(&setting, &current).unwrap().file, "io.bfq.weight");
     }
