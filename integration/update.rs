@@ -467,6 +467,12 @@ fn shares_of_a_cgroup_that_was_idle() {
         let before = SHARES.of(&container);
         from_stdin(&container, &json!({"cpu": {"idle": 1}, "rdma": {"nosuch": {"hcaHandles": 1}}})).fails();
         assert_eq!((SHARES.of(&container), IDLE.of(&container).as_deref()), (before, Some("0")));
+        from_stdin(&container, &json!({"cpu": {"idle": 1}})).ok();
+        from_stdin(&container, &json!({"cpu": {"idle": 1, "shares": 700}})).ok();
+        assert_eq!(IDLE.of(&container).as_deref(), Some("1"));
+        container.command(&["update"], &["--cpu-idle", "0", "--cpu-share", "1024"]).ok();
+        let shares = if cgroup_v2() { "100" } else { "1024" };
+        assert_eq!((SHARES.of(&container).as_deref(), IDLE.of(&container).as_deref()), (Some(shares), Some("0")));
     });
 }
 

@@ -254,6 +254,16 @@ fn check_burst(cpu: &LinuxCpu) -> Result<()> {
     }
 }
 
+/// The kernel takes no shares of a cgroup that is idle, as one may be that was there before or gets an update; and forgets
+/// them when it is so no more.
+fn shares_and_idle(shares: Option<Setting>, idle: Option<i64>, settings: &mut Vec<Setting>) {
+    let write = |idle| Setting::new("cpu.idle", idle, "linux.resources.cpu.idle").optional(idle == 0);
+    let first = idle.filter(|idle| shares.is_some() || *idle == 0).map(|_| 0);
+    settings.extend(first.map(write));
+    settings.extend(shares);
+    settings.extend(idle.filter(|idle| *idle != 0).map(write));
+}
+
 fn cpu_v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
     let field = |name| format!("linux.resources.cpu.{name}");
     if let Some(shares) = set(cpu.shares()) {
@@ -263,14 +273,14 @@ fn cpu_v1(cpu: &LinuxCpu, settings: &mut Vec<Setting>) -> Result<()> {
         if shares < *SHARES.start() {
             return Err(Error::at(field("shares"), format!("the minimum allowed cpu-shares is {}", SHARES.start())));
         }
-        settings.push(Setting::new("cpu.shares", shares, field("shares")));
     }
+    let shares = set(cpu.shares()).map(|shares| Setting::new("cpu.shares", shares, field("shares")));
+    shares_and_idle(shares, cpu.idle(), settings);
     // Period and burst may be refused because of the quota that is there before this one.
     settings.extend(set(cpu.period()).map(|us| Setting::new("cpu.cfs_period_us", us, field("period")).retry()));
     let burst = cpu.burst().map(|us| Setting::new("cpu.cfs_burst_us", us, field("burst")).optional(true).retry());
     settings.extend(burst);
     settings.extend(set(cpu.quota()).map(|us| Setting::new("cpu.cfs_quota_us", us, field("quota"))));
-    settings.extend(cpu.idle().map(|idle| Setting::new("cpu.idle", idle, field("idle")).optional(idle == 0)));
     let period = set(cpu.realtime_period());
     settings.extend(period.map(|us| Setting::new("cpu.rt_period_us", us, field("realtimePeriod")).retry()));
     let runtime = set(cpu.realtime_runtime());
@@ -283,9 +293,9 @@ const PERIOD: u64 = 100_000;
 
 fn cpu_v2(cpu: &LinuxCpu, settings: &mut Vec<Setting>) {
     let field = |name| format!("linux.resources.cpu.{name}");
-    settings.extend(cpu.idle().map(|idle| Setting::new("cpu.idle", idle, field("idle")).optional(idle == 0)));
     let weight = set(cpu.shares()).map(cpu_weight);
-    settings.extend(weight.map(|weight| Setting::new("cpu.weight", weight, field("shares"))));
+    let weight = weight.map(|weight| Setting::new("cpu.weight", weight, field("shares")));
+    shares_and_idle(weight, cpu.idle(), settings);
     let burst = cpu.burst().map(|us| Setting::new("cpu.max.burst", us, field("burst")).optional(us == 0).retry());
     settings.extend(burst);
     let (quota, period) = (set(cpu.quota()), set(cpu.period()));

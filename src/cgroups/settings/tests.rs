@@ -108,11 +108,12 @@ fn cpu_on_v1() {
         [
             "cpuset.cpus=0-1",
             "cpuset.mems=0",
+            "cpu.idle=0?",
             "cpu.shares=512",
+            "cpu.idle=1",
             "cpu.cfs_period_us=100000!",
             "cpu.cfs_burst_us=10000?!",
             "cpu.cfs_quota_us=50000",
-            "cpu.idle=1",
             "cpu.rt_period_us=9!",
             "cpu.rt_runtime_us=5",
         ]
@@ -141,6 +142,8 @@ fn cpu_on_v2() {
         ]
     );
     assert_eq!(of(json!({"quota": 5000})), ["cpu.max=5000 100000"]);
+    assert_eq!(of(json!({"shares": 1024, "idle": 1})), ["cpu.idle=0?", "cpu.weight=100", "cpu.idle=1"]);
+    assert_eq!(of(json!({"idle": 1})), ["cpu.idle=1"]);
     assert_eq!(of(json!({"quota": -1})), ["cpu.max=max 100000?"]);
     assert_eq!(of(json!({"period": 5000})), ["cpu.max=max 5000?"]);
 }
