@@ -1,13 +1,14 @@
 //! `events`: what a container uses, and that it runs out of memory.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::support::{
     Bundle, Call, Container, Io, Lines, Running, WAITING, case, cgroup_v2, controller, eventually, hierarchies, link,
-    pipe, skip, text, wait_for_end,
+    ours, pipe, skip, text, wait_for_end,
 };
 
 /// `events` of a container, and the lines that it prints.
@@ -188,6 +189,22 @@ fn events_end_when_nobody_reads() {
         drop(lines);
         let pid = running.pid();
         wait_for_end(pid);
+    });
+}
+
+/// Of a socket poll(2) says POLLHUP where it says POLLERR of a pipe.
+#[test]
+fn events_end_at_once_when_nobody_reads_a_socket() {
+    case(|| {
+        if !ours() {
+            skip!("another runtime ends at its next line");
+        }
+        let (container, _io) = Container::running();
+        let (reader, stdout) = UnixStream::pair().unwrap();
+        let running = container.call(["events", "--interval=1h", &container.id]).stdout(stdout).spawn();
+        watches(&running);
+        drop(reader);
+        running.wait().ok();
     });
 }
 

@@ -170,7 +170,7 @@ fn warn(text: &str, log: &Log) {
 /// Waits until something happens, at most until `next`. False: nobody reads what is printed.
 fn wait(followed: &[Followed], newcomers: Option<&Newcomers>, next: Instant) -> Result<bool> {
     let stdout = std::io::stdout();
-    // No flags: POLLERR comes all the same, when the reading end of a pipe is closed.
+    // No flags: POLLERR comes all the same, when the reading end of a pipe is closed, and POLLHUP of a socket's peer.
     let mut fds = vec![PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty())];
     fds.extend(newcomers.map(Newcomers::poll_fd));
     for one in followed {
@@ -183,7 +183,7 @@ fn wait(followed: &[Followed], newcomers: Option<&Newcomers>, next: Instant) -> 
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(Error::new("poll").errno(errno)),
     }
-    Ok(!fds.first().is_some_and(|fd| fd.revents().contains(PollFlags::ERR)))
+    Ok(!fds.first().is_some_and(|fd| fd.revents().intersects(PollFlags::ERR | PollFlags::HUP)))
 }
 
 /// False: nobody reads.
