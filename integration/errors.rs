@@ -165,6 +165,8 @@ table! {
     device_type_is_unknown: |b| set(b, "/linux/devices", json!([{"path": "/dev/x", "type": "x", "major": 1, "minor": 3}])), ["linux.devices[0].type", "x"];
     device_path_is_missing: |b| set(b, "/linux/devices", json!([{"type": "c", "major": 1, "minor": 3}])), ["linux.devices[0]", "path"];
     device_has_no_number: |b| set(b, "/linux/devices", json!([{"path": "/dev/x", "type": "c"}])), ["linux.devices[0]"];
+    device_uid_is_the_kernels_minus_one: |b| set(b, "/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": 4_294_967_295_u32}])), ["linux.devices[0].uid", "4294967295"];
+    device_gid_is_the_kernels_minus_one: |b| set(b, "/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "gid": 4_294_967_295_u32}])), ["linux.devices[0].gid", "4294967295"];
     device_path_is_another_file: |b| set(b, "/linux/devices", json!([{"path": "/etc/passwd", "type": "c", "major": 1, "minor": 3}])), ["linux.devices[0]", "/etc/passwd"];
     sysctl_is_unknown: |b| set(b, "/linux/sysctl", json!({"net.nosuch": "1"})), ["linux.sysctl", "net.nosuch"];
     sysctl_is_of_the_whole_host: |b| set(b, "/linux/sysctl", json!({"vm.overcommit_ratio": "50"})), ["linux.sysctl", "vm.overcommit_ratio"];

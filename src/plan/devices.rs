@@ -91,6 +91,11 @@ fn one(index: usize, device: &LinuxDevice) -> Result<DevicePlan> {
     if mode & !0o7777 & !libc::S_IFMT != 0 {
         return Err(Error::at(field("fileMode"), format!("{mode} is not a mode")));
     }
+    // 2^32-1 means "do not change" to chown(2): the node would be root's.
+    let id = |name: &str, id: Option<u32>| match id {
+        Some(id @ u32::MAX) => Err(Error::at(field(name), format!("{id} is not an id"))),
+        id => Ok(id.unwrap_or(0)),
+    };
     Ok(DevicePlan {
         path,
         kind,
@@ -98,8 +103,8 @@ fn one(index: usize, device: &LinuxDevice) -> Result<DevicePlan> {
         minor: if fifo { 0 } else { number("minor", device.minor(), 20)? },
         // The bits of the type may be given too, and must then be ignored as by runc.
         mode: mode & 0o7777,
-        uid: device.uid().unwrap_or(0),
-        gid: device.gid().unwrap_or(0),
+        uid: id("uid", device.uid())?,
+        gid: id("gid", device.gid())?,
         index: Some(index),
     })
 }
