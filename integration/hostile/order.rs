@@ -236,6 +236,24 @@ fn of_run() {
     });
 }
 
+/// A change of the group alone makes the process dumpable, too, where /proc/sys/fs/suid_dumpable says so.
+#[test]
+fn of_root_with_another_group() {
+    case(|| {
+        if let Some(reason) = why_not() {
+            skip!("{reason}");
+        }
+        let mut bundle = bundle(true);
+        bundle.set("/process/user", json!({"uid": 0, "gid": 1000}));
+        let container = bundle.container();
+        let (trace, call) = traced(&container, container.call_bundle("run", &[]));
+        call.run().ok();
+        let steps = steps(&lines(&trace));
+        let after: Vec<_> = steps.iter().skip_while(|step| **step != "gid").take(3).collect();
+        assert_eq!(after, [&"gid", &"uid", &"not dumpable"]);
+    });
+}
+
 #[test]
 fn of_create_and_start() {
     case(|| {

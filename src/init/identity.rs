@@ -109,7 +109,9 @@ fn set_ids(process: &ProcessPlan, set_groups: bool) -> Result<(), Fault> {
     rustix::thread::set_thread_res_uid(uid, uid, uid).map_err(|errno| Fault::new(Step::Uid, errno))?;
     if process.uid != 0 {
         rustix::thread::set_keep_capabilities(false).map_err(|errno| Fault::new(Step::Uid, errno))?;
-        // Changing ids made the process dumpable as /proc/sys/fs/suid_dumpable says.
+    }
+    if process.uid != 0 || process.gid != 0 {
+        // Changing either id made the process dumpable as /proc/sys/fs/suid_dumpable says.
         super::not_dumpable()?;
     }
     Ok(())
