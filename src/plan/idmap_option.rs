@@ -40,11 +40,15 @@ const EXAMPLE: &str = "idmap=uids=FROM-TO-SIZE#...;gids=..., and @ before FROM i
 /// The first id on the file system, the first outside of it, and how many.
 fn one(triple: &str, container: &[LinuxIdMapping]) -> std::result::Result<LinuxIdMapping, &'static str> {
     let (relative, numbers) = triple.strip_prefix('@').map_or((false, triple), |numbers| (true, numbers));
-    let numbers: Vec<u32> = numbers.split('-').filter_map(|number| number.parse().ok()).collect();
-    let [from, to, size] = *numbers.as_slice() else { return Err("is not three numbers") };
+    let numbers: Vec<Option<u32>> = numbers.split('-').map(|number| number.parse().ok()).collect();
+    let [Some(from), Some(to), Some(size)] = *numbers.as_slice() else { return Err("is not three numbers") };
     let mut outside = to;
     if relative {
-        let holds = |range: &&LinuxIdMapping| to.checked_sub(range.container_id()).is_some_and(|at| at < range.size());
+        // All of it: what follows in the container may be somebody else's outside.
+        let holds = |range: &&LinuxIdMapping| {
+            let at = to.checked_sub(range.container_id());
+            at.and_then(|at| at.checked_add(size)).is_some_and(|end| end <= range.size())
+        };
         let range = container.iter().find(holds).ok_or("is relative to the container's ids, which do not have it")?;
         outside = range.host_id().saturating_add(to - range.container_id());
     }
@@ -67,6 +71,8 @@ mod tests {
         assert_eq!(of("gids=0-0-1"), Ok((String::new(), "0 0 1\n".into())));
         for (text, error) in [
             ("uids=@0-15-1", "f: \"@0-15-1\" is relative to the container's ids, which do not have it"),
+            ("uids=@0-7-4", "f: \"@0-7-4\" is relative to the container's ids, which do not have it"),
+            ("uids=0-1-junk-10", "f: \"0-1-junk-10\" is not three numbers"),
             ("uids=0-1", "f: \"0-1\" is not three numbers"),
             ("uids=0-x-1", "f: \"0-x-1\" is not three numbers"),
             ("pids=0-1-1", "f: \"pids=0-1-1\" is neither uids= nor gids="),
