@@ -221,7 +221,7 @@ fn namespaces_are_an_object() {
 #[test]
 fn unified_keys_that_cannot_be() {
     case(|| {
-        for key in ["nosuch.max", "../cgroup.procs", "nosuch"] {
+        for key in ["nosuch.max", "../cgroup.procs", "nosuch", "cgroup.kill"] {
             let field = "linux.resources.unified";
             // On a v1 host the whole table is refused.
             let words = if cgroup_v2() { vec![field, key] } else { vec![field] };

@@ -390,6 +390,11 @@ fn word(field: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Files that say what the cgroup is, who is in it and whether it runs. The first two would take in processes of the host,
+/// which would die with the container.
+const NO_LIMITS: [&str; 6] =
+    ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
+
 fn unified(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<()> {
     for (file, value) in by_name(resources.unified()) {
         let field = format!("linux.resources.unified[{file:?}]");
@@ -401,6 +406,9 @@ fn unified(resources: &LinuxResources, settings: &mut Vec<Setting>) -> Result<()
         if parts.is_none() || file.contains('\0') {
             let text = format!("unified resource {file:?} must be in the form CONTROLLER.PARAMETER");
             return Err(Error::at(field, text));
+        }
+        if NO_LIMITS.contains(&file.as_str()) {
+            return Err(Error::at(field, format!("unified resource {file:?} is not a limit")));
         }
         // Files with a line for each device take one line in a write.
         let lines = value.split_inclusive('\n').map(|line| Setting::new(file.clone(), line, field.clone()));

@@ -288,12 +288,12 @@ fn rdma_is_one_line_for_each_device() {
 #[test]
 fn unified_comes_last_a_line_at_a_time_and_is_refused_on_v1() {
     let all = json!({"pids": {"limit": 3}, "unified": {
-        "memory.high": "1000", "io.max": "8:0 rbps=1\n8:16 wbps=2", "cpuset.cpus.partition": "", "cgroup.freeze": "0\n"}});
+        "memory.high": "1000", "io.max": "8:0 rbps=1\n8:16 wbps=2", "cpuset.cpus.partition": "", "cgroup.max.depth": "0\n"}});
     assert_eq!(
         on_v2(all.clone()),
         [
             "pids.max=3",
-            "cgroup.freeze=0\n",
+            "cgroup.max.depth=0\n",
             "cpuset.cpus.partition=",
             "io.max=8:0 rbps=1\n",
             "io.max=8:16 wbps=2",
@@ -302,7 +302,7 @@ fn unified_comes_last_a_line_at_a_time_and_is_refused_on_v1() {
     );
     assert_eq!(
         refused(v1(&resources(all))),
-        "linux.resources.unified: \"cgroup.freeze\": invalid configuration: cannot use unified on cgroup v1"
+        "linux.resources.unified: \"cgroup.max.depth\": invalid configuration: cannot use unified on cgroup v1"
     );
     for (file, wanted) in [
         ("memory/high", "must be a file name (no slashes)"),
@@ -311,6 +311,8 @@ fn unified_comes_last_a_line_at_a_time_and_is_refused_on_v1() {
         ("..", "must be in the form CONTROLLER.PARAMETER"),
         ("memory.", "must be in the form CONTROLLER.PARAMETER"),
         (".high", "must be in the form CONTROLLER.PARAMETER"),
+        ("cgroup.procs", "is not a limit"),
+        ("cgroup.kill", "is not a limit"),
         ("memory.hi\0gh", "must be in the form CONTROLLER.PARAMETER"),
     ] {
         let error = refused(v2(&resources(json!({"unified": {file: "1"}}))));
