@@ -675,6 +675,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("crun", "update::memory_options", "options are taken after the id, too; sizes have units", "runc's command line"),
     d("crun", "update::other_options", "options are taken after the id, too", "runc's command line"),
     d("crun", "update::resources_come_from_stdin_or_a_file_and_0_is_no_change", "an empty object is no setting", "runc's behaviour"),
+    d("runc", "inside::groups_that_a_profile_only_pretends_to_set", "groups are read back", "SECURITY.md"),
+    d("crun", "inside::groups_that_a_profile_only_pretends_to_set", "groups are read back", "SECURITY.md"),
     d("runc", "update::shares_of_a_cgroup_that_was_idle", "a failing update changes nothing", "runtime.md:116"),
     d("crun", "update::shares_of_a_cgroup_that_was_idle", "a failing update changes nothing", "runtime.md:116"),
     d("crun", "update::swap_alone_is_counted_from_the_limit_that_an_update_has_set", "sizes have units", "runc's command line"),

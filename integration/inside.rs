@@ -517,6 +517,25 @@ fn groups_of_the_caller_are_dropped() {
     });
 }
 
+/// They are read back.
+#[test]
+fn groups_that_a_profile_only_pretends_to_set() {
+    case(|| {
+        let twice = status(|bundle| {
+            bundle.set("/process/user/additionalGids", json!([6, 5, 6]));
+        });
+        assert_eq!(twice["Groups"], "5 6 6");
+        let mut bundle = Bundle::new();
+        bundle.set("/process/user/additionalGids", json!([6, 5])).set("/process/noNewPrivileges", json!(false));
+        let rule = json!([{"names": ["setgroups"], "action": "SCMP_ACT_ERRNO", "errnoRet": 0}]);
+        bundle.set("/linux/seccomp", crate::errors::seccomp(rule));
+        let container = bundle.container();
+        let stderr = container.create().fails().stderr;
+        assert!(!ours() || stderr == "process.user.additionalGids: set the groups [6, 5]\n", "{stderr}");
+        container.nothing_left();
+    });
+}
+
 #[test]
 fn largest_uid_and_gid() {
     case(|| {

@@ -47,7 +47,7 @@ pub(super) fn take_on(
         result => result.map_err(|errno| Fault::new(Step::Cwd, errno))?,
     }
     drop(cwd);
-    verify::identity(process, status)
+    verify::identity(process, set_groups, status)
 }
 
 /// Where a user has mapped their own group, setgroups(2) is denied (user_namespaces(7)), and the caller's groups stay: in

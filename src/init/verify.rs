@@ -1,7 +1,8 @@
 //! Reading back what the kernel made of it. Runs in: child.
 //!
 //! A call that says it worked is not proof: an outer seccomp filter may answer 0, and a wrong call may succeed. One read
-//! of /proc/self/status shows ids, capabilities and no_new_privs as they are.
+//! of /proc/self/status shows ids, groups, capabilities and no_new_privs as they are. Resource limits are not read back:
+//! they are set later, and it would be prlimit(2) that tells, which may be what lies.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -24,8 +25,8 @@ pub(super) fn ignored(status: &OwnedFd) -> Result<u64, Fault> {
     mask(&text, "SigIgn:").ok_or_else(|| Fault::new(Step::Session, Errno::PROTO))
 }
 
-/// Compares ids, capability sets and no_new_privs with the plan.
-pub(super) fn identity(process: &ProcessPlan, status: OwnedFd) -> Result<(), Fault> {
+/// Compares ids, groups, capability sets and no_new_privs with the plan. `set_groups`: they are not the caller's.
+pub(super) fn identity(process: &ProcessPlan, set_groups: bool, status: OwnedFd) -> Result<(), Fault> {
     let status = host::read_record(status).map_err(|errno| Fault::new(Step::Capabilities, errno))?;
     let differs = |step| Fault::new(step, Errno::PROTO);
     let mask = |name: &str| mask(&status, name);
@@ -46,6 +47,13 @@ pub(super) fn identity(process: &ProcessPlan, status: OwnedFd) -> Result<(), Fau
     }
     if !ids_are("Gid:", process.gid) {
         return Err(differs(Step::Gid));
+    }
+    let groups = field(&status, "Groups:").map(|groups| groups.split_whitespace().map(str::parse).collect());
+    let mut wanted = process.additional_gids.clone();
+    // As the kernel keeps them.
+    wanted.sort_unstable();
+    if set_groups && groups != Some(Ok(wanted)) {
+        return Err(differs(Step::Groups));
     }
     if process.no_new_privileges && field(&status, "NoNewPrivs:") != Some("1") {
         return Err(differs(Step::NoNewPrivileges));

@@ -26,6 +26,11 @@ pub(crate) fn explain(plan: &Plan, fault: &Fault) -> Error {
             };
         }
         Step::Exec => return explain_late(fault, &plan.hooks),
+        // Not those of an ordinary user.
+        Step::Groups if fault.errno != libc::EPERM => {
+            let groups = plan.child.process.as_ref().map_or(&[][..], |process| &process.additional_gids);
+            Error::at("process.user.additionalGids", format!("set the groups {groups:?}"))
+        }
         step if (Step::MountTarget as u8..=Step::CopyUp as u8).contains(&(step as u8)) => mount(plan, fault, item),
         _ => simple(plan, fault.step, item),
     };
