@@ -95,6 +95,17 @@ pub(crate) fn of_unit(name: &Name, version: Version, pid: u32) -> Vec<Property> 
     properties
 }
 
+/// Words that came after others (systemd's NEWS): an older systemd would refuse the unit for them. The files alone are
+/// written there.
+const SINCE: [(&str, u32); 6] = [
+    ("CPUQuotaPeriodUSec", 242),
+    ("AllowedCPUs", 244),
+    ("AllowedMemoryNodes", 244),
+    ("MemoryZSwapMax", 253),
+    ("OOMPolicy", 253),
+    ("MemoryZSwapWriteback", 256),
+];
+
 /// The settings that systemd has words for. `current` is the text of a file: v1 has quota and period in two of them, and
 /// systemd wants both. `version` of systemd is asked for only where it matters.
 pub(crate) fn of_settings(
@@ -102,6 +113,8 @@ pub(crate) fn of_settings(
     current: &dyn Fn(&str) -> Option<String>,
     version: &mut dyn FnMut() -> u32,
 ) -> Vec<Property> {
+    let mut known = None;
+    let mut version = || *known.get_or_insert_with(&mut *version);
     let mut properties: Vec<Property> = Vec::new();
     for setting in settings {
         let value = setting.value.trim();
@@ -113,12 +126,12 @@ pub(crate) fn of_settings(
             "memory.low" => properties.extend(found("MemoryLow", number())),
             "memory.min" => properties.extend(found("MemoryMin", number())),
             "memory.swap.max" => properties.extend(found("MemorySwapMax", number())),
-            "memory.zswap.max" if version() >= 253 => properties.extend(found("MemoryZSwapMax", number())),
-            "memory.zswap.writeback" if version() >= 256 => {
+            "memory.zswap.max" => properties.extend(found("MemoryZSwapMax", number())),
+            "memory.zswap.writeback" => {
                 properties.push(("MemoryZSwapWriteback".to_owned(), Value::Bool(value == "1")));
             }
             "memory.limit_in_bytes" => properties.extend(found("MemoryLimit", number())),
-            "memory.oom.group" if version() >= 253 => {
+            "memory.oom.group" => {
                 let policy = if value == "1" { "kill" } else { "continue" };
                 properties.push(("OOMPolicy".to_owned(), Value::Str(policy.to_owned())));
             }
@@ -158,6 +171,7 @@ pub(crate) fn of_settings(
             _ => {}
         }
     }
+    properties.retain(|(name, _)| SINCE.iter().all(|(newer, since)| name != newer || version() >= *since));
     // Of two that say the same, the later one wins, as with the files.
     let mut last: Vec<Property> = Vec::new();
     for property in properties {

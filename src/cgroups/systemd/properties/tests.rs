@@ -116,16 +116,16 @@ fn what_is_not_given_is_what_the_files_say() {
         |per_second, period| vec![number("CPUQuotaPerSecUSec", per_second), number("CPUQuotaPeriodUSec", period)];
     let v2 = setting(Version::V2, r#"{"cpu": {"quota": 20000}}"#);
     let now = |file: &str| (file == "cpu.max").then(|| "max 50000\n".to_owned());
-    assert_eq!(of_settings(&v2, &now, &mut || 0), quota(400_000, 50_000));
+    assert_eq!(of_settings(&v2, &now, &mut || 252), quota(400_000, 50_000));
     let now = |file: &str| match file {
         "cpu.cfs_quota_us" => Some("20000\n".to_owned()),
         "cpu.cfs_period_us" => Some("50000\n".to_owned()),
         _ => None,
     };
     let v1 = setting(Version::V1, r#"{"cpu": {"quota": 10000}}"#);
-    assert_eq!(of_settings(&v1, &now, &mut || 0), quota(200_000, 50_000));
+    assert_eq!(of_settings(&v1, &now, &mut || 252), quota(200_000, 50_000));
     let v1 = setting(Version::V1, r#"{"cpu": {"period": 100000}}"#);
-    assert_eq!(of_settings(&v1, &now, &mut || 0), quota(200_000, 100_000));
+    assert_eq!(of_settings(&v1, &now, &mut || 252), quota(200_000, 100_000));
 }
 
 #[test]
@@ -136,6 +136,18 @@ fn newer_words_are_for_newer_systemd() {
     let group = r#"{"unified": {"memory.oom.group": "1"}}"#;
     assert_eq!(of_json(Version::V2, group, 253), [("OOMPolicy".to_owned(), Value::Str("kill".into()))]);
     assert_eq!(of_json(Version::V2, group, 252), []);
+    let all = r#"{"cpu": {"quota": 50000, "period": 50000, "cpus": "0", "mems": "0"}}"#;
+    let names = |systemd| of_json(Version::V2, all, systemd).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names(241), ["CPUQuotaPerSecUSec"]);
+    assert_eq!(names(243), ["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec"]);
+    assert_eq!(names(244), ["CPUQuotaPerSecUSec", "CPUQuotaPeriodUSec", "AllowedCPUs", "AllowedMemoryNodes"]);
+    let mut asked = 0;
+    let settings = crate::cgroups::settings::v2(&serde_json::from_str(all).unwrap()).unwrap();
+    of_settings(&settings, &|_| None, &mut || {
+        asked += 1;
+        244
+    });
+    assert_eq!(asked, 1);
 }
 
 #[test]
