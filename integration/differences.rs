@@ -439,6 +439,8 @@ pub(crate) const DIFFERENCES: &[Difference] = &[
     d("runc", "inside::groups_are_kept_with_the_annotation", "crun's annotation acts", "crun.1"),
     d("runc", "inside::hostname_and_domainname", "domainname is set", "config.md:509"),
     d("runc", "inside::largest_uid_and_gid", "ids go up to 2^32-2", "config.md:370"),
+    d("runc", "lifecycle::a_program_whose_first_thread_has_ended_runs", "a process lives as long as one of its threads", "runtime.md, State"),
+    d("crun", "lifecycle::a_program_whose_first_thread_has_ended_runs", "a process lives as long as one of its threads", "runtime.md, State"),
     d("runc", "lifecycle::create_without_process_succeeds_and_start_fails", "process is needed by start, not by create", "runtime.md:129; config.md:240"),
     d("crun", "lifecycle::create_without_process_succeeds_and_start_fails", "process is needed by start, not by create", "runtime.md:129; config.md:240"),
     d("crun", "lifecycle::exit_codes_created", "a created container can be paused", "runc's behaviour"),

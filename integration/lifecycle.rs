@@ -1,12 +1,14 @@
 //! The life of a container: every command in every state, and what each command does to it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Bundle, Call, Container, Io, case, peer, pipe, skip, text, wait_for_end, with_io};
+use crate::program;
+use crate::support::{Bundle, Call, Container, Io, case, eventually, peer, pipe, skip, text, wait_for_end, with_io};
 
 // ------------------------------------------------------------------------------------------ every state, every command
 
@@ -343,6 +345,43 @@ fn delete_force_ends_every_process_of_a_shared_pid_namespace() {
         container.command(&["delete", "--force"], &[]).ok();
         wait_for_end(child);
         container.nothing_left();
+    });
+}
+
+/// Its state letter is that of a zombie, and it is none: that the first thread has ended is the program's own affair.
+#[test]
+fn a_program_whose_first_thread_has_ended_runs() {
+    case(|| {
+        for own in [true, false] {
+            let mut bundle = Bundle::new();
+            let path = bundle.rootfs().join("bin/program");
+            fs::write(&path, program::headless()).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            bundle.args(&["program"]);
+            if !own {
+                bundle.no_namespace("pid");
+            }
+            let container = bundle.container();
+            let start = || {
+                container.create().ok();
+                let pid = container.pid();
+                container.start().ok();
+                eventually("the first thread ends", || text(format!("/proc/{pid}/stat")).contains(") Z "));
+                assert_eq!((container.status(), container.pid()), ("running".to_owned(), pid));
+                pid
+            };
+            let pid = start();
+            container.command(&["delete"], &[]).fails();
+            container.command(&["exec"], &["true"]).fails();
+            container.command(&["kill"], &["KILL"]).ok();
+            wait_for_end(pid);
+            assert_eq!(container.status(), "stopped");
+            container.command(&["delete"], &[]).ok();
+            let pid = start();
+            container.command(&["delete", "--force"], &[]).ok();
+            wait_for_end(pid);
+            container.nothing_left();
+        }
     });
 }
 

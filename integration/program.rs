@@ -62,6 +62,25 @@ pub(crate) fn threads(number: u8) -> Vec<u8> {
     ])
 }
 
+/// A program whose first thread ends, and whose second lives on: the process is a zombie to look at, and none to wait for.
+pub(crate) fn headless() -> Vec<u8> {
+    elf64(&[
+        // mov edi, CLONE_VM|FS|FILES|SIGHAND|THREAD|SYSVSEM
+        0xbf, 0x00, 0x0f, 0x05, 0x00, //
+        0x31, 0xf6, // xor esi, esi: the stack of the first, which neither uses
+        0xb8, 0x38, 0, 0, 0, // mov eax, clone
+        0x0f, 0x05, // syscall
+        0x85, 0xc0, // test eax, eax
+        0x75, 0x09, // jnz +9
+        0xb8, 0x22, 0, 0, 0, // mov eax, pause
+        0x0f, 0x05, // syscall
+        0xeb, 0xf7, // jmp -9
+        0x31, 0xff, // xor edi, edi
+        0xb8, 0x3c, 0, 0, 0, // mov eax, exit
+        0x0f, 0x05, // syscall
+    ])
+}
+
 /// A 32-bit program, which calls by int 0x80.
 pub(crate) fn i386(number: u32, args: &[u32]) -> Vec<u8> {
     let mut code = Vec::new();

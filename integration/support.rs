@@ -592,8 +592,8 @@ fn units_of(id: &str) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The processes that carry the mark of a container's calls or are in its cgroup. Zombies are the business of whoever
-/// has to wait for them.
+/// The processes that carry the mark of a container's calls or are in its cgroup. Zombies without a thread that lives are the
+/// business of whoever has to wait for them.
 fn processes_of(id: &str) -> Vec<u32> {
     let mark = format!("{MARK}={id}\0");
     let mut found = Vec::new();
@@ -608,8 +608,9 @@ fn processes_of(id: &str) -> Vec<u32> {
                 line.ends_with(id) || line.contains(&format!("{id}/")) || line.contains(&format!("{id}.scope"))
             });
         let stat = text(path.join("stat"));
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        if ours && !matches!(state, Some('Z' | 'X') | None) {
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let threads = fields.get(17).copied();
+        if ours && (!matches!(fields[0], "Z" | "X" | "") || threads.is_some_and(|count| !matches!(count, "0" | "1"))) {
             found.push(pid);
         }
     }

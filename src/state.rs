@@ -86,10 +86,12 @@ pub(crate) struct InitProcess {
 const ENDING: Duration = Duration::from_secs(1);
 
 impl Init {
-    /// Whether it is, if it is of this boot.
+    /// Whether it is, if it is of this boot. The letter is that of its first thread, which others may outlive: they are the same
+    /// process, and its pidfd and its parent hear nothing until the last one ends.
     fn is_alive(&self, proc: impl AsFd) -> bool {
-        read_stat(proc, self.init_process_pid)
-            .is_some_and(|stat| stat.starttime == self.init_process_start && !matches!(stat.state, 'Z' | 'X'))
+        read_stat(proc, self.init_process_pid).is_some_and(|stat| {
+            stat.starttime == self.init_process_start && (!matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1)
+        })
     }
 }
 
