@@ -155,6 +155,42 @@ fn what_was_paused_can_be_killed_and_deleted() {
     });
 }
 
+/// A container that may freeze its own cgroups freezes what is cloned into them, before that hears of its parent's death.
+#[test]
+fn an_exec_that_is_frozen_at_its_birth_does_not_keep_the_container() {
+    case(|| {
+        let Some(unified) = hierarchies().into_iter().find(|one| one.controllers.is_empty()) else {
+            skip!("no unified hierarchy");
+        };
+        for stopped in [false, true] {
+            let (container, _io) = Container::running();
+            let pid = container.pid();
+            let places = text(format!("/proc/{pid}/cgroup"));
+            let own = places.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
+            let mut cgroup = unified.mount.join(own);
+            if cgroup_v2() {
+                // An exec follows init into a cgroup that is not looked at by who asks whether the container is paused.
+                let controllers = text(cgroup.join("cgroup.controllers"));
+                fs::create_dir(cgroup.join("inner")).unwrap();
+                fs::write(cgroup.join("inner/cgroup.procs"), pid.to_string()).unwrap();
+                let first = controllers.split_whitespace().next().expect("a controller");
+                fs::write(cgroup.join("cgroup.subtree_control"), format!("+{first}")).unwrap();
+                cgroup.push("inner");
+            }
+            fs::write(cgroup.join("cgroup.freeze"), "1").unwrap();
+            let exec = container.call(["exec", &container.id, "true"]).spawn();
+            eventually("a child is born", || text(cgroup.join("cgroup.procs")).lines().count() == 2);
+            exec.signal(rustix::process::Signal::KILL);
+            assert_eq!(exec.wait().code(), 1009);
+            if stopped {
+                container.stop();
+            }
+            container.command(&["delete", "--force"], &[]).ok();
+            container.nothing_left();
+        }
+    });
+}
+
 #[test]
 fn a_container_is_thawed_when_its_pause_fails() {
     case(|| {

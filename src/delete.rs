@@ -83,8 +83,26 @@ fn kill_before_lock(proc: &OwnedFd, container: &Container, log: &Log) {
         (Ok((Status::Creating, None)), Ok(Some(record))) if record.cgroup.is_all_own() => record.cgroup.kill(),
         _ => Ok(()),
     };
-    if let Err(error) = killed {
-        log.warning_of(&error);
+    for result in [killed, kill_holders(container)] {
+        if let Err(error) = result {
+            log.warning_of(&error);
+        }
+    }
+}
+
+/// The child of an `exec` is cloned with its parent's lock. One that is frozen as it is born, by a container that may freeze its
+/// own cgroups, outlives both parent and init. While it is in the cgroup nobody else can be given that, so all in it are the
+/// container's; without it they may be anybody's.
+fn kill_holders(container: &Container) -> Result<()> {
+    match container.record() {
+        Ok(Some(Record { cgroup, .. }))
+            if cgroup.is_all_own()
+                && !container.try_lock()
+                && cgroup.members().into_iter().any(|pid| container.is_open_in(pid)) =>
+        {
+            cgroup.kill()
+        }
+        _ => Ok(()),
     }
 }
 

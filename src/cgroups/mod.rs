@@ -329,6 +329,13 @@ impl Cgroup {
         pids
     }
 
+    /// Those of all its directories: whoever is only joining is not in each of them yet.
+    pub(crate) fn members(&self) -> Vec<i32> {
+        let mut pids = Vec::new();
+        self.dirs.values().for_each(|dir| collect_processes(dir, self.is_own(dir), &mut pids));
+        pids
+    }
+
     /// Removes the directories, those that the container made below them first. Those that were there
     /// before it are left, without its device rules.
     ///

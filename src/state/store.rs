@@ -183,6 +183,20 @@ impl Container {
         if stat.st_nlink == 0 { Err(Error::missing_container(&self.id)) } else { Ok(()) }
     }
 
+    /// Takes the lock if nobody has it.
+    pub(crate) fn try_lock(&self) -> bool {
+        self.locked.set(rustix::fs::flock(&self.dir, FlockOperation::NonBlockingLockExclusive).is_ok());
+        self.locked.get()
+    }
+
+    /// Whether this process has the directory open, and with it perhaps the lock of the command that has cloned it.
+    pub(crate) fn is_open_in(&self, pid: i32) -> bool {
+        let Ok(own) = rustix::fs::fstat(&self.dir) else { return false };
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut stats = entries.filter_map(|entry| rustix::fs::stat(entry.path()).ok());
+        stats.any(|stat| (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino))
+    }
+
     /// Lets other commands in again, for `run`, which lives as long as its container.
     pub(crate) fn unlock(&self) {
         // Unlocking a lock that is held cannot fail (flock(2)).
