@@ -104,6 +104,59 @@ fn a_container_that_lives_is_not_deleted_because_its_files_are_missing() {
     });
 }
 
+/// A container of a user, of a cgroup that was there before, of runc: nothing but the state tells of it.
+#[test]
+fn an_init_of_which_only_the_state_tells_is_killed_by_force() {
+    case(|| {
+        if !ours() {
+            skip!("another runtime has other files");
+        }
+        for content in [None, Some("{")] {
+            let (container, _io) = Container::running();
+            let pid = container.pid();
+            for cgroup in crate::support::cgroups_of(&container.id) {
+                let _ = rustix::fs::removexattr(cgroup, "trusted.runtime.container");
+            }
+            let record = container.root().join(&container.id).join("record.json");
+            match content {
+                None => fs::remove_file(record).unwrap(),
+                Some(text) => fs::write(record, text).unwrap(),
+            }
+            clear(&container.command(&["delete"], &[]).fails());
+            assert!(pidfd(pid).is_some(), "killed");
+            let output = container.command(&["delete", "--force"], &[]).ok();
+            assert!(output.stderr.contains(" are not known; its init was in ["), "{output:?}");
+            assert!(pidfd(pid).is_none_or(|fd| crate::support::readable(&fd, std::time::Duration::ZERO)), "lives on");
+            crate::support::cgroups_of(&container.id).iter().for_each(|cgroup| fs::remove_dir(cgroup).unwrap());
+            container.nothing_left();
+        }
+    });
+}
+
+/// In a cgroup that was there before, only init is known to be the container's.
+#[test]
+fn an_init_in_a_shared_cgroup_is_killed_by_force_whatever_its_gate_is_like() {
+    case(|| {
+        if !ours() || systemd() {
+            skip!("only this project's runtime, by cgroupfs");
+        }
+        let container = Bundle::sh(WAITING).container();
+        let path = container.bundle.config["linux"]["cgroupsPath"].as_str().unwrap()[1..].to_owned();
+        let cgroups: Vec<_> = hierarchies().into_iter().map(|hierarchy| hierarchy.mount.join(&path)).collect();
+        cgroups.iter().for_each(|cgroup| fs::create_dir_all(cgroup).unwrap());
+        let _io = container.create_io();
+        container.start().ok();
+        let pid = container.pid();
+        let gate = container.root().join(&container.id).join("exec.fifo");
+        fs::remove_file(&gate).unwrap();
+        fs::create_dir(&gate).unwrap();
+        container.command(&["delete", "--force"], &[]).ok();
+        assert!(pidfd(pid).is_none_or(|fd| crate::support::readable(&fd, std::time::Duration::ZERO)), "lives on");
+        cgroups.iter().for_each(|cgroup| fs::remove_dir(cgroup).unwrap());
+        container.nothing_left();
+    });
+}
+
 /// `/run` is wiped while the container runs.
 #[test]
 fn a_container_without_its_directory_is_listed_and_can_be_deleted() {

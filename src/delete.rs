@@ -37,10 +37,11 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
     };
     let status = container.status(&proc);
     let process = match (status, force) {
-        // Whatever is in the files: the cgroups are known from the record, or from where the id would have put them.
+        // Whatever is in the files: the cgroups are known from the record, from their mark, or from where the id would have put
+        // them. Without a record a frozen init is killed by its cgroup, or not at all.
         (Err(error), true) => {
             log.warning_of(&error);
-            None
+            if matches!(container.record(), Ok(Some(_))) { named_init(&proc, &container)? } else { None }
         }
         (Err(error), false) => return Err(error),
         (Ok((Status::Stopped | Status::Created, process)), _) | (Ok((_, process)), true) => process,
@@ -65,8 +66,31 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
             }
             destroy_by(&proc, &container, Some(&record))
         }
-        None => destroy_by(&proc, &container, without_record(&proc, &container, other)?.as_ref()),
+        None => {
+            if let Some(process) = named_init(&proc, &container)? {
+                let cgroups =
+                    host::read(&proc, &format!("{}/cgroup", process.pid.as_raw_nonzero())).unwrap_or_default();
+                kill(&container, &process)?;
+                wait_for_end(&process.pidfd, "container init")?;
+                let cgroups: Vec<&str> = cgroups.lines().collect();
+                log.warning(&format!("the cgroups of container {id:?} are not known; its init was in {cgroups:?}"));
+            }
+            destroy_by(&proc, &container, without_record(&proc, &container, other)?.as_ref())
+        }
     }
+}
+
+/// The init process by the state alone, if that can be read.
+fn named_init(proc: &OwnedFd, container: &Container) -> Result<Option<InitProcess>> {
+    match container.named_init(proc) {
+        Err(error) if is_damage(&error) => Ok(None),
+        result => result,
+    }
+}
+
+/// Whether a file is not what it was. One that cannot be read for another reason may be readable the next time.
+fn is_damage(error: &Error) -> bool {
+    error.raw_errno().is_none_or(|errno| matches!(errno, libc::ELOOP | libc::EISDIR))
 }
 
 /// Kills and removes what is left of a container that has lost its directory.
@@ -179,11 +203,10 @@ pub(crate) fn unmount(proc: &OwnedFd, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Of a damaged record: where the id alone would have put the cgroups, so that nothing stays there. One that cannot be
-/// read for another reason may be readable the next time.
+/// Of a damaged record: where the id alone would have put the cgroups, so that nothing stays there.
 fn without_record(proc: &OwnedFd, container: &Container, record: Result<Option<&Record>>) -> Result<Option<Record>> {
     match record {
-        Err(error) if error.raw_errno().is_none_or(|errno| matches!(errno, libc::ELOOP | libc::EISDIR)) => {
+        Err(error) if is_damage(&error) => {
             let layout = crate::cgroups::Layout::detect(&host::read(proc, "self/cgroup")?)?;
             let cgroup = layout.place(None, &container.id).unwrap_or_else(|_| layout.none());
             Record::new(&container.id, proc, cgroup).map(Some)

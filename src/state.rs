@@ -97,9 +97,15 @@ impl Init {
 
 impl Container {
     /// The init process, if it is alive: the same pid, started at the same tick of the same boot.
-    ///
-    /// The pidfd is taken before the start time is compared, so it can be of no other process.
     pub(crate) fn init_process(&self, proc: impl AsFd, record: &Record, init: &Init) -> Result<Option<InitProcess>> {
+        match self.live_process(&proc, init)? {
+            Some(process) if record.is_of_this_boot(&proc)? => Ok(Some(process)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The pidfd is taken before the start time is compared, so it can be of no other process.
+    fn live_process(&self, proc: impl AsFd, init: &Init) -> Result<Option<InitProcess>> {
         let pid = self.init_pid(init)?;
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             // EINVAL: there is no such process any more, but a session or a process group of that number. Newer kernels say ESRCH.
@@ -108,10 +114,15 @@ impl Container {
                 result.map_err(|errno| Error::new(format!("pidfd_open {}", init.init_process_pid)).errno(errno))?
             }
         };
-        if init.is_alive(&proc) && record.is_of_this_boot(&proc)? {
-            Ok(Some(InitProcess { pid, pidfd }))
-        } else {
-            Ok(None)
+        Ok(init.is_alive(proc).then_some(InitProcess { pid, pidfd }))
+    }
+
+    /// The init process that the state names, whatever the other files are like: without a record the boot is taken for this one.
+    pub(crate) fn named_init(&self, proc: impl AsFd) -> Result<Option<InitProcess>> {
+        match (self.record(), self.init()?) {
+            (Ok(Some(record)), Some(init)) => self.init_process(proc, record, init),
+            (_, Some(init)) => self.live_process(proc, init),
+            (_, None) => Ok(None),
         }
     }
 
