@@ -1,6 +1,9 @@
 //! Commands on one id at the same time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::support::{Bundle, Container, Output, WAITING, case, scale};
 
@@ -62,6 +65,32 @@ fn create_against_delete_by_force_leaves_nothing() {
             delete.wait();
             container.command(&["delete", "--force"], &[]).ok();
             container.nothing_left();
+        }
+    });
+}
+
+/// It has no directory yet when `delete` looks for it, and a marked cgroup when that looks again.
+#[test]
+fn a_container_that_comes_after_its_delete_by_force_lives() {
+    case(|| {
+        // Another one in the same cgroup, which `delete` then looks into.
+        let (_other, _io) = Container::running();
+        for round in 0..scale().div_ceil(2) as u64 {
+            let container = Bundle::new().container();
+            let delete = container.call(["delete", "--force", &container.id]).spawn();
+            // Wherever it is after this time, it waits until the container is there.
+            std::thread::sleep(Duration::from_micros(round * 80));
+            delete.signal(Signal::STOP);
+            let create = container.create().ok();
+            delete.signal(Signal::CONT);
+            delete.wait().ok();
+            // Or it has found the container, and deleted it.
+            let state = container.command(&["state"], &[]);
+            let state = if state.code() == 0 { state.stdout } else { state.fails().stderr };
+            assert!(
+                state.contains("\"status\": \"created\"") || state.contains("does not exist"),
+                "{round}: {state}, {create:?}"
+            );
         }
     });
 }

@@ -31,7 +31,7 @@ pub(crate) fn delete(root: &Root, id: &str, force: bool, log: &Log) -> Result<()
     let container = match locked {
         // Its cgroup may still be there.
         Err(error) if force && error.is_missing_container() => {
-            return root.marked_record(&proc, id)?.map_or(Ok(()), |record| destroy_lost(&proc, &record));
+            return root.marked_record(&proc, id)?.map_or(Ok(()), |record| destroy_lost(root, &proc, &record));
         }
         result => result?,
     };
@@ -93,11 +93,30 @@ fn is_damage(error: &Error) -> bool {
     error.raw_errno().is_none_or(|errno| matches!(errno, libc::ELOOP | libc::EISDIR))
 }
 
-/// Kills and removes what is left of a container that has lost its directory.
-pub(crate) fn destroy_lost(proc: &OwnedFd, record: &Record) -> Result<()> {
-    record.cgroup.empty(PATIENCE)?;
-    clear(proc, record)?;
-    poststop(record)
+/// Kills and removes what is left of a container that has lost its directory. Its id is taken meanwhile, or whoever has it is
+/// locked, and only then it is looked whether the cgroup is still that container's: another may have come in between.
+pub(crate) fn destroy_lost(root: &Root, proc: &OwnedFd, record: &Record) -> Result<()> {
+    let (container, reserved) = match root.reserve(&record.id) {
+        Ok(container) => (container, true),
+        Err(taken) => {
+            let container = root.find(&record.id).map_err(|_| taken)?;
+            container.lock()?;
+            (container, false)
+        }
+    };
+    let destroyed = || {
+        let lost = (reserved || container.is_other_than(record)) && root.is_marked(proc, record)?;
+        if lost {
+            record.cgroup.empty(PATIENCE)?;
+            clear(proc, record)?;
+        }
+        Ok(lost)
+    };
+    let destroyed = destroyed();
+    if reserved {
+        container.remove()?;
+    }
+    if destroyed? { poststop(record) } else { Ok(()) }
 }
 
 /// Whoever holds the lock may be waiting for a process of the container: a hook in it, or init.

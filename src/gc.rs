@@ -28,7 +28,7 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
     for record in root.lost(&proc, &BTreeSet::new())? {
         let count = record.cgroup.processes().len();
         let why = format!("a cgroup with {count} processes, without a directory in {}", root.path().display());
-        turn(&record.id, &why, &|| destroy_lost(&proc, &record))?;
+        turn(&record.id, &why, &|| destroy_lost(root, &proc, &record))?;
     }
     for id in root.ids()? {
         match root.find(&id).and_then(|container| container.left_over(&proc)) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::store::FORMAT;
-use super::{Record, Root};
+use super::{Container, Record, Root};
 use crate::cgroups::Layout;
 use crate::error::Result;
 use crate::host;
@@ -20,6 +20,13 @@ struct Mark {
     /// Of the file system that the root directory is on. A runtime in a container has the same path, and another one.
     device: u64,
     record: Record,
+}
+
+impl Container {
+    /// Whether the directory is not that of this record's container. One that cannot be read may be.
+    pub(crate) fn is_other_than(&self, record: &Record) -> bool {
+        self.record().is_ok_and(|own| own.is_some_and(|own| own.cgroup.dirs != record.cgroup.dirs))
+    }
 }
 
 impl Root {
@@ -47,13 +54,17 @@ impl Root {
         Ok(self.marked(proc, &BTreeSet::new())?.into_iter().find(|record| record.id == id))
     }
 
+    /// Whether a cgroup still has the mark of this container.
+    pub(crate) fn is_marked(&self, proc: impl AsFd, record: &Record) -> Result<bool> {
+        let is_it = |other: &Record| (&other.id, &other.created) == (&record.id, &record.created);
+        Ok(self.marked(proc, &BTreeSet::new())?.iter().any(is_it))
+    }
+
     /// Those whose directory is gone, or another container's. One that cannot be read counts as there. `known`: cgroups of
     /// containers that are there, as is known already.
     pub(crate) fn lost(&self, proc: impl AsFd, known: &BTreeSet<PathBuf>) -> Result<Vec<Record>> {
         let is_lost = |record: &Record| match self.find(&record.id) {
-            Ok(container) => {
-                container.record().is_ok_and(|other| other.is_some_and(|other| other.cgroup.dirs != record.cgroup.dirs))
-            }
+            Ok(container) => container.is_other_than(record),
             Err(error) => error.is_missing_container(),
         };
         Ok(self.marked(proc, known)?.into_iter().filter(is_lost).collect())
