@@ -98,6 +98,9 @@ fn a_container_that_lives_is_not_deleted_because_its_files_are_missing() {
             clear(&output);
             assert!(output.stderr.contains(" is missing, and of the container "), "{files:?}: {output:?}");
             assert!(output.stderr.contains("hint: `delete --force` kills them"), "{files:?}: {output:?}");
+            let collected = container.call(["gc", "--delete"]).run().ok();
+            let warned = collected.stderr.contains(" is missing, and of the container ") || *files == ["record.json"];
+            assert!(collected.stdout.is_empty() && warned, "{files:?}: {collected:?}");
             assert!(pidfd(pid).is_some(), "{files:?}: killed");
             can_be_deleted(&container, pid, &format!("{files:?} missing"));
         }

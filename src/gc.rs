@@ -31,7 +31,7 @@ pub(crate) fn gc(root: &Root, really: bool, log: &Log) -> Result<()> {
         turn(&record.id, &why, &|| destroy_lost(root, &proc, &record))?;
     }
     for id in root.ids()? {
-        match root.find(&id).and_then(|container| container.left_over(&proc)) {
+        match root.find(&id).and_then(|container| container.left_over(root, &proc)) {
             Ok(Some(why)) => turn(&id, why, &|| delete(root, &id, true, log))?,
             Ok(None) => {}
             Err(error) => log.warning_of(&error),

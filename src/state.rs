@@ -190,16 +190,23 @@ impl Container {
             .hint("`delete --force` kills them and removes the container")
     }
 
-    /// Why nobody will ask for this container any more; None if somebody may.
-    pub(crate) fn left_over(&self, proc: impl AsFd) -> Result<Option<&'static str>> {
+    /// Why nobody will ask for this container any more; None if somebody may. One that lives and has lost its state is an error.
+    pub(crate) fn left_over(&self, root: &Root, proc: impl AsFd) -> Result<Option<&'static str>> {
         if self.is_locked_by_another() {
             return Ok(None);
         }
-        Ok(match (self.record()?, self.init()?) {
-            (Some(record), _) if record.boot_id != boot_id(proc)? => Some("a directory of another boot"),
-            (_, None) => Some("a directory that its create did not finish"),
-            _ => None,
-        })
+        let marked;
+        let record = match (self.record()?, self.init()?) {
+            (Some(record), _) if !record.is_of_this_boot(&proc)? => return Ok(Some("a directory of another boot")),
+            (_, Some(_)) => return Ok(None),
+            (None, None) => {
+                marked = root.marked_record(&proc, &self.id)?;
+                marked.as_ref()
+            }
+            (record, None) => record,
+        };
+        record.map_or(Ok(()), |record| self.check_dead(&proc, record))?;
+        Ok(Some("a directory that its create did not finish"))
     }
 
     /// Whether all its processes are gone, as they are with the init of a pid namespace, or with the boot. Whoever is in its cgroup then is
