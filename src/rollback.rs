@@ -108,17 +108,20 @@ impl Rollback {
         *self = Self::new();
     }
 
-    /// Undoes everything. What cannot be undone is added to the error.
+    /// Undoes everything. What cannot be undone is added to the error; if it is of the host, the state is kept, as by `delete`.
     pub(crate) fn undo(self, error: Error) -> Error {
         let mut error = match &self.cgroup {
             Some((cgroup, limits_memory)) => cgroup.blame_memory(error, *limits_memory),
             None => error,
         };
-        let mut check = |result: Result<()>| {
-            if let Err(failure) = result {
+        let mut check = |result: Result<()>| match result {
+            Ok(()) => true,
+            Err(failure) => {
                 error = std::mem::replace(&mut error, Error::new("")).undo(&failure);
+                false
             }
         };
+        let mut gone = true;
         if let Some(path) = &self.pid_file {
             let _ = std::fs::remove_file(path);
         }
@@ -134,20 +137,26 @@ impl Rollback {
             check(cgroup.kill());
         }
         for child in self.children.iter().rev() {
-            check(wait_for_end(child, "a process").map(|()| _ = reap(child)));
+            gone &= check(wait_for_end(child, "a process").map(|()| _ = reap(child)));
         }
+        // Who has not ended by now is not waited for again.
+        let patience = if gone { PATIENCE } else { Duration::ZERO };
         if let Some(record) = &self.mounts {
-            check(host::open_proc().and_then(|proc| unmount(&proc, record)));
+            gone &= check(host::open_proc().and_then(|proc| unmount(&proc, record)));
         }
         if let Some((cgroup, _)) = &self.cgroup {
             // A hook may have left a process in it.
             if cgroup.is_all_own() {
-                check(cgroup.empty(PATIENCE));
+                gone &= check(cgroup.empty(patience));
             }
-            check(cgroup.remove(PATIENCE));
+            gone &= check(cgroup.remove(patience));
         }
         if let Some(groups) = &self.rdt {
-            check(groups.undo());
+            gone &= check(groups.undo());
+        }
+        // By its record `delete --force` finds what is left; the end, to which the hooks belong, is then.
+        if !gone {
+            return error;
         }
         if let Some(container) = &self.container {
             check(container.remove());
@@ -157,9 +166,13 @@ impl Rollback {
             match plan::late_hooks(hooks.as_ref()) {
                 // Each of them, whatever the one before it did (runtime.md, Lifecycle, 13).
                 Ok(hooks) => {
-                    hooks.poststop.chunks(1).for_each(|hook| check(run_hooks(hook, state, bundle, output, None)));
+                    hooks.poststop.chunks(1).for_each(|hook| {
+                        check(run_hooks(hook, state, bundle, output, None));
+                    });
                 }
-                Err(failure) => check(Err(failure)),
+                Err(failure) => {
+                    check(Err(failure));
+                }
             }
         }
         error

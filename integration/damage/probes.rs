@@ -140,6 +140,38 @@ fn an_init_that_cannot_be_killed_keeps_its_state() {
     });
 }
 
+/// The same, of a `create` that fails: what it cannot undo, `delete --force` can, later.
+#[test]
+fn a_create_whose_init_cannot_be_killed_keeps_its_state() {
+    case(|| {
+        if !ours() || systemd() || crate::support::cgroup_v2() {
+            skip!("cgroup v1 only: the frozen die there when they are thawed");
+        }
+        let mut bundle = Bundle::sh(WAITING);
+        let above = format!("{}/above-create", crate::support::cgroup_parent());
+        bundle.set("/linux/cgroupsPath", json!(format!("{above}/inner")));
+        let container = bundle.container();
+        let freezer = crate::support::controller("freezer").unwrap().join(&above[1..]);
+        fs::create_dir_all(&freezer).unwrap();
+        fs::write(freezer.join("freezer.state"), "FROZEN").unwrap();
+        container.bundle.write();
+        let bundle = container.bundle.directory.to_str().unwrap();
+        let create = container.call(["--timeout", "200ms", "create", "--bundle", bundle, &container.id]).spawn();
+        // Ten seconds are for its init to end.
+        let ended = pidfd(create.pid()).unwrap();
+        assert!(crate::support::readable(&ended, crate::support::deadline() * 2), "hangs");
+        let output = create.wait().fails();
+        assert!(output.stderr.contains("--timeout: waited 200ms for "), "{output:?}");
+        assert!(container.root().join(&container.id).join("record.json").exists(), "{output:?}");
+        fs::write(freezer.join("freezer.state"), "THAWED").unwrap();
+        container.command(&["delete", "--force"], &[]).ok();
+        container.nothing_left();
+        for hierarchy in hierarchies() {
+            let _ = fs::remove_dir(hierarchy.mount.join(&above[1..]));
+        }
+    });
+}
+
 /// Beside limits that its init is content with, an `exec` runs, or says which was too small.
 #[test]
 fn an_exec_beside_tiny_limits() {
