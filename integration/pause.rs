@@ -2,12 +2,14 @@
 //! `lifecycle.rs`.
 
 use std::fs;
+use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::{
-    Bundle, Container, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies, ours, runtime, skip, text,
-    wait_for_end,
+    Bundle, Container, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies, ours, runtime, scale, skip,
+    text, wait_for_end,
 };
 
 /// Answers each line, by a child of its own.
@@ -155,6 +157,38 @@ fn what_was_paused_can_be_killed_and_deleted() {
     });
 }
 
+/// A frozen process of v1 gets its signal when it is thawed.
+#[test]
+fn a_pause_between_the_look_and_the_signal_of_kill_does_not_save_the_container() {
+    case(|| {
+        if !ours() {
+            skip!("a race that another runtime may lose");
+        }
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let mut took = None;
+        for round in 0..scale() {
+            let container = Bundle::new().container();
+            container.create().ok();
+            let pid = container.pid();
+            let took = took.get_or_insert_with(|| {
+                let begun = Instant::now();
+                container.command(&["kill"], &["0"]).ok();
+                begun.elapsed()
+            });
+            let kill = container.call(["kill", &container.id, "KILL"]).spawn();
+            // Wherever it is after this time, it waits until the container is paused, or dead.
+            std::thread::sleep(took.mul_f64(round as f64 / scale() as f64));
+            kill.signal(Signal::STOP);
+            container.command(&["pause"], &[]);
+            kill.signal(Signal::CONT);
+            kill.wait().ok();
+            wait_for_end(pid);
+        }
+    });
+}
+
 /// A container that may freeze its own cgroups freezes what is cloned into them, before that hears of its parent's death.
 #[test]
 fn an_exec_that_is_frozen_at_its_birth_does_not_keep_the_container() {
@@ -180,7 +214,7 @@ fn an_exec_that_is_frozen_at_its_birth_does_not_keep_the_container() {
             fs::write(cgroup.join("cgroup.freeze"), "1").unwrap();
             let exec = container.call(["exec", &container.id, "true"]).spawn();
             eventually("a child is born", || text(cgroup.join("cgroup.procs")).lines().count() == 2);
-            exec.signal(rustix::process::Signal::KILL);
+            exec.signal(Signal::KILL);
             assert_eq!(exec.wait().code(), 1009);
             if stopped {
                 container.stop();

@@ -16,7 +16,7 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     let signal = parse(signal)?;
     let proc = host::open_proc()?;
     let container = root.find(id)?;
-    let (status, process) = container.status(&proc)?;
+    let found = container.init_or_status(&proc)?;
     let record = container.record()?;
     if let (true, Some(record)) = (all, &record) {
         if container.is_over(&proc, record)? {
@@ -25,21 +25,20 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
         if signal == libc::SIGKILL && !record.cgroup.dirs.is_empty() {
             return record.cgroup.kill();
         }
-        return kill_all(&container.processes(&proc)?, signal, status);
+        return kill_all(&container.processes(&proc)?, signal);
     }
-    let Some(process) = process else {
-        return match record {
-            // What init has left where it was not the first of a pid namespace: runc, too, since 1.2.
-            Some(record)
-                if (signal, status) == (libc::SIGKILL, Status::Stopped)
-                    && !record.own_pid_namespace
-                    && !record.cgroup.dirs.is_empty()
-                    && !container.processes(&proc)?.is_empty() =>
-            {
-                record.cgroup.kill()
-            }
-            _ => Err(Error::new("container not running")),
-        };
+    let process = match (found, record) {
+        (Ok(process), _) => process,
+        // What init has left where it was not the first of a pid namespace: runc, too, since 1.2.
+        (Err(Status::Stopped), Some(record))
+            if signal == libc::SIGKILL
+                && !record.own_pid_namespace
+                && !record.cgroup.dirs.is_empty()
+                && !container.processes(&proc)?.is_empty() =>
+        {
+            return record.cgroup.kill();
+        }
+        (Err(_), _) => return Err(Error::new("container not running")),
     };
     match sys::pidfd_send_signal(process.pidfd.as_fd(), signal) {
         Ok(()) => {}
@@ -49,16 +48,13 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     match record {
         // Without a pid namespace init's death leaves the others alive.
         Some(record) if signal == libc::SIGKILL && !record.own_pid_namespace => record.cgroup.kill(),
-        // A frozen process of v1 gets its signal when it is thawed, and only then.
-        Some(record) if signal == libc::SIGKILL && status == Status::Paused => record.cgroup.kill(),
+        // A frozen process of v1 gets its signal when it is thawed, and only then. Asked after the signal: a `pause` may come before it.
+        Some(record) if signal == libc::SIGKILL && record.cgroup.is_frozen() => record.cgroup.kill(),
         _ => Ok(()),
     }
 }
 
-fn kill_all(pids: &[i32], signal: i32, status: Status) -> Result<()> {
-    if pids.is_empty() && status == Status::Stopped {
-        return Ok(());
-    }
+fn kill_all(pids: &[i32], signal: i32) -> Result<()> {
     for pid in pids {
         let Some(pid) = rustix::process::Pid::from_raw(*pid) else { continue };
         let sent = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())

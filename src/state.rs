@@ -148,20 +148,9 @@ impl Container {
         proc: impl AsFd,
         find: impl Fn(&Record, &Init) -> Result<Option<T>>,
     ) -> Result<(Status, Option<T>)> {
-        let (record, init) = match (self.record()?, self.init()?) {
-            (Some(record), Some(init)) => (record, init),
-            // The record goes first when a container is removed.
-            (None, Some(init)) => {
-                let alive = init.is_alive(&proc);
-                return if alive { Err(self.lost(RECORD, "its init")) } else { Ok((Status::Stopped, None)) };
-            }
-            // Without a creator that holds the lock nobody will ever finish it.
-            (_, None) if self.is_locked_by_another() => return Ok((Status::Creating, None)),
-            (Some(record), None) => return self.check_dead(&proc, record).map(|()| (Status::Stopped, None)),
-            (None, None) => return Ok((Status::Stopped, None)),
-        };
-        let Some(process) = find(record, init)? else {
-            return Ok((Status::Stopped, None));
+        let (record, process) = match self.init_with(proc, find)? {
+            Ok(found) => found,
+            Err(status) => return Ok((status, None)),
         };
         let status = if record.cgroup.is_frozen() {
             Status::Paused
@@ -171,6 +160,32 @@ impl Container {
             Status::Running
         };
         Ok((status, Some(process)))
+    }
+
+    /// The init process, or the status of a container that has none: less to ask the kernel for than the whole status.
+    pub(crate) fn init_or_status(&self, proc: impl AsFd) -> Result<std::result::Result<InitProcess, Status>> {
+        let found = self.init_with(&proc, |record, init| self.init_process(&proc, record, init))?;
+        Ok(found.map(|(_, process)| process))
+    }
+
+    fn init_with<T>(
+        &self,
+        proc: impl AsFd,
+        find: impl Fn(&Record, &Init) -> Result<Option<T>>,
+    ) -> Result<std::result::Result<(&Record, T), Status>> {
+        let (record, init) = match (self.record()?, self.init()?) {
+            (Some(record), Some(init)) => (record, init),
+            // The record goes first when a container is removed.
+            (None, Some(init)) => {
+                let alive = init.is_alive(&proc);
+                return if alive { Err(self.lost(RECORD, "its init")) } else { Ok(Err(Status::Stopped)) };
+            }
+            // Without a creator that holds the lock nobody will ever finish it.
+            (_, None) if self.is_locked_by_another() => return Ok(Err(Status::Creating)),
+            (Some(record), None) => return self.check_dead(&proc, record).map(|()| Err(Status::Stopped)),
+            (None, None) => return Ok(Err(Status::Stopped)),
+        };
+        Ok(find(record, init)?.map_or(Err(Status::Stopped), |process| Ok((record, process))))
     }
 
     /// Without a state nobody can tell which process is init; that none lives, the cgroup can tell. Those of a `create` that
