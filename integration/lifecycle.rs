@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::program;
-use crate::support::{Bundle, Call, Container, Io, case, eventually, peer, pipe, skip, text, wait_for_end, with_io};
+use crate::support::{
+    Bundle, Call, Container, Io, WAITING, case, eventually, ours, peer, pipe, skip, text, wait_for_end, with_io,
+};
 
 // ------------------------------------------------------------------------------------------ every state, every command
 
@@ -345,6 +347,28 @@ fn delete_force_ends_every_process_of_a_shared_pid_namespace() {
         container.command(&["delete", "--force"], &[]).ok();
         wait_for_end(child);
         container.nothing_left();
+    });
+}
+
+/// Whoever reads from the gate makes the container look created, also when it runs already.
+#[test]
+fn start_does_not_read_from_the_gate() {
+    case(|| {
+        if !ours() {
+            skip!("another runtime has another gate");
+        }
+        use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
+        let (container, mut io) = Container::created(WAITING);
+        let watch = init(CreateFlags::CLOEXEC).unwrap();
+        let gate = container.root().join(&container.id).join("exec.fifo");
+        add_watch(&watch, gate, WatchFlags::CLOSE_NOWRITE | WatchFlags::CLOSE_WRITE).unwrap();
+        container.start().ok();
+        assert_eq!(io.stdout.next(), "ready");
+        let mut events = [0; 4096];
+        let length = rustix::io::read(&watch, &mut events).unwrap();
+        let masks = events[..length].chunks_exact(16).map(|event| WatchFlags::from_bits_retain(event[4].into()));
+        let masks: Vec<_> = masks.collect();
+        assert!(masks.contains(&WatchFlags::CLOSE_WRITE) && !masks.contains(&WatchFlags::CLOSE_NOWRITE), "{masks:?}");
     });
 }
 

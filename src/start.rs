@@ -38,7 +38,7 @@ pub(crate) fn start(root: &Root, id: &str) -> Result<()> {
         Ok(true) => error,
         _ => end(&proc, &container, &process, error),
     })?;
-    if let Some(fault) = fault(&container)? {
+    if let Some(fault) = fault(&container, &gate)? {
         let config = spec::parse(&container.config()?)?;
         let error = plan::explain_late(&fault, &plan::late_hooks(config.spec.hooks().as_ref())?);
         return Err(if fault.is_hooks() { end(&proc, &container, &process, error) } else { error });
@@ -91,16 +91,22 @@ fn take_back(container: &Container) -> Result<bool> {
 
 /// Why init did not execute the program; None if it did. By what it wrote into the FIFO, which keeps that as long as the
 /// gate is open.
-fn fault(container: &Container) -> Result<Option<Fault>> {
+fn fault(container: &Container, gate: &OwnedFd) -> Result<Option<Fault>> {
+    // To read is to be a reader, by which a container that runs would look created. Nothing else is as long as this.
+    if rustix::io::ioctl_fionread(gate).is_ok_and(|length| length == EXECUTES.len() as u64) {
+        return Ok(None);
+    }
     let fifo = container.open_file(crate::state::FIFO, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty())?;
-    let mut bytes = [0u8; 1 + LENGTH];
+    let mut bytes = [0u8; EXECUTES.len() + LENGTH];
     let length = match rustix::io::read(&fifo, &mut bytes) {
         Err(Errno::AGAIN) => 0,
         result => result.map_err(|errno| Error::new("read exec.fifo").errno(errno))?,
     };
-    match bytes.get(..length).unwrap_or_default() {
-        [EXECUTES] => Ok(None),
-        [EXECUTES, fault @ ..] | fault if fault.len() == LENGTH => {
+    let said = bytes.get(..length).unwrap_or_default();
+    match said.strip_prefix(&EXECUTES).unwrap_or(said) {
+        // The ioctl has failed.
+        [] if said == EXECUTES => Ok(None),
+        fault if fault.len() == LENGTH => {
             Fault::decode(fault).map(Some).ok_or_else(|| Error::new("exec.fifo holds no fault of container init"))
         }
         // Our byte, which init did not live to read, or nothing.

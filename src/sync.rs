@@ -34,8 +34,8 @@ pub(crate) use fault::{Cause, Detail, Fault, START_CONTAINER, Step};
 /// The size of every message from the child.
 pub(crate) const LENGTH: usize = 11 + Detail::MAX;
 
-/// What init writes into `exec.fifo` before it executes the program: one byte, which no fault begins with.
-pub(crate) const EXECUTES: u8 = b'x';
+/// What init writes into `exec.fifo` before it executes the program: no fault begins with it, and the byte of `start` is shorter.
+pub(crate) const EXECUTES: [u8; 2] = *b"xx";
 
 const SPAWNED: u8 = 1;
 const NEED_MAPS: u8 = 2;

@@ -224,7 +224,7 @@ impl Init<'_> {
 
     fn execute(&self, process: &ProcessPlan, program: &Program, home: Option<&std::ffi::CStr>) -> Fault {
         if let Some(gate) = self.gate {
-            let _ = rustix::io::write(gate, &[EXECUTES]);
+            let _ = rustix::io::write(gate, &EXECUTES);
         }
         let fault = program::execute(process, program, home);
         self.tell_gate(&fault);
