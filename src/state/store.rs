@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io::Write;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -189,12 +189,12 @@ impl Container {
         self.locked.get()
     }
 
-    /// Whether this process has the directory open, and with it perhaps the lock of the command that has cloned it.
+    /// Whether this process has the directory open, and with it perhaps the lock of the command that has cloned it. Only links are
+    /// read: what else it has open may be a file system of its own, that never answers.
     pub(crate) fn is_open_in(&self, pid: i32) -> bool {
-        let Ok(own) = rustix::fs::fstat(&self.dir) else { return false };
+        let Ok(own) = std::fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd())) else { return false };
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        let mut stats = entries.filter_map(|entry| rustix::fs::stat(entry.path()).ok());
-        stats.any(|stat| (stat.st_dev, stat.st_ino) == (own.st_dev, own.st_ino))
+        entries.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|link| link == own)
     }
 
     /// Lets other commands in again, for `run`, which lives as long as its container.
