@@ -35,7 +35,7 @@ pub(super) fn state(bytes: &[u8]) {
         promise::line(&report.owner);
         let _ = serde_json::to_string_pretty(&report).map_err(|error| panic!("{error}"));
     }
-    let _ = container.left_over(&proc).inspect_err(checked);
+    let _ = container.left_over(&ROOT, &proc).inspect_err(checked);
     let _ = container.devices().inspect_err(checked);
     if let Ok(Some(record)) = container.record().inspect_err(checked) {
         ROOT.mark(&record);
