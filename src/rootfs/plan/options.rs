@@ -144,8 +144,8 @@ impl Options {
             } else {
                 let mut data = text.clone();
                 // Who has joined all data by commas may have split it at each of them.
-                while let Some((_, more)) =
-                    in_quotes(&data).filter(|value| !value.contains('"')).and_then(|_| texts.next())
+                while ends_in_quotes(&data)
+                    && let Some((_, more)) = texts.next()
                 {
                     data = format!("{data},{more}");
                 }
@@ -162,14 +162,9 @@ impl Options {
     }
 }
 
-/// The value of a last item of data that is an SELinux context in quotes, from its first quote on.
-fn in_quotes(data: &str) -> Option<&str> {
-    let starts = ["context=\"", "fscontext=\"", "defcontext=\"", "rootcontext=\""];
-    let at = |start: &str| {
-        let before = if data.starts_with(start) { Some(0) } else { data.rfind(&format!(",{start}")).map(|at| at + 1) };
-        before.and_then(|before| data.get(before + start.len()..))
-    };
-    starts.into_iter().find_map(at)
+/// Whether an SELinux context has begun with a quote and not ended.
+fn ends_in_quotes(data: &str) -> bool {
+    data.rsplit_once("context=\"").is_some_and(|(_, value)| !value.contains('"'))
 }
 
 /// The items of data, between commas. A comma in the quotes of an SELinux context, or after a backslash (overlay), is one of the
