@@ -165,6 +165,25 @@ fn joined_mount() {
     });
 }
 
+/// The kernel keeps groups in the order of the host's ids, which need not be that of the container's.
+#[test]
+fn groups_of_a_mapping_that_goes_down() {
+    case(|| {
+        if !user_namespaces() {
+            skip!("no user namespaces");
+        }
+        let map = json!([
+            {"containerID": 0, "hostID": 200_000, "size": 10}, {"containerID": 10, "hostID": 100_000, "size": 10}]);
+        let mut bundle = Bundle::sh("id -G");
+        bundle.namespace("user", None).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        bundle.set("/process/user", json!({"uid": 0, "gid": 0, "additionalGids": [5, 15]}));
+        let printed = bundle.container().run().ok().stdout;
+        let mut groups: Vec<&str> = printed.split_whitespace().collect();
+        groups.sort_unstable();
+        assert_eq!(groups, ["0", "15", "5"]);
+    });
+}
+
 /// Its root would become the container's. In one apart, for the sake of the host.
 #[test]
 fn a_mount_namespace_that_is_the_runtimes_own_is_refused() {

@@ -100,7 +100,11 @@ pub(crate) fn destroy_lost(root: &Root, proc: &OwnedFd, record: &Record) -> Resu
         Ok(container) => (container, true),
         Err(taken) => {
             let container = root.find(&record.id).map_err(|_| taken)?;
-            container.lock()?;
+            match container.lock() {
+                // Another command has just cleared it away.
+                Err(error) if error.is_missing_container() => return Ok(()),
+                result => result?,
+            }
             (container, false)
         }
     };

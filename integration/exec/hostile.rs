@@ -227,6 +227,6 @@ fn the_hosts_null_device_does_not_take_the_place_of_one_that_is_gone() {
         let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
         // The mode that it has, for the host's sake.
         let output = call(&container, &[], &["chmod", "666", "/proc/self/fd/0"]).stdin(null).run().fails();
-        assert!(!ours() || output.stderr.starts_with("a standard stream is the null device"), "{output:?}");
+        assert!(!ours() || output.stderr.contains("Read-only file system"), "{output:?}");
     });
 }

@@ -125,7 +125,8 @@ const DEVICES: &str = "linux.resources.devices";
 pub(super) fn apply_devices(cgroup: &Cgroup, rules: &[devices::Rule]) -> Result<()> {
     let (dir, name) = devices_dir(cgroup)?;
     let program = load(rules)?;
-    attach(&dir, &name, &program, &own_programs(&dir, &name)?)
+    let old = if cgroup.is_all_own() { Vec::new() } else { own_programs(&dir, &name)? };
+    attach(&dir, &name, &program, &old)
 }
 
 /// Puts a program of other rules in the place of ours, at once. Programs of others stay: the kernel asks all of them.
@@ -145,8 +146,10 @@ pub(super) fn detach_devices(cgroup: &Cgroup) -> Result<()> {
     let failed = |errno| Error::at(DEVICES, format!("detach the device program from {name}")).errno(errno);
     let fd = open_dir(dir).map_err(failed)?;
     let programs = match own_programs(&fd, &name) {
-        // Then it could not be attached, either.
-        Err(error) if error.raw_errno() == Some(libc::EPERM) => return Ok(()),
+        // Then it could not be attached, either: not permitted, or not in this kernel.
+        Err(error) if matches!(error.raw_errno(), Some(libc::EPERM | libc::EACCES | libc::EINVAL | libc::ENOSYS)) => {
+            return Ok(());
+        }
         programs => programs?,
     };
     // Only now: another container's is attached when its process is there.
@@ -163,9 +166,13 @@ fn own_programs(dir: &OwnedFd, name: &str) -> Result<Vec<OwnedFd>> {
     let count = sys::bpf_prog_query(dir.as_fd(), &mut ids).map_err(failed)?;
     let mut own = Vec::new();
     for id in ids.into_iter().take(count) {
-        let program = sys::bpf_prog_get_fd_by_id(id).map_err(failed)?;
-        if sys::bpf_prog_name(program.as_fd()).map_err(failed)?.starts_with(PROGRAM.to_bytes()) {
-            own.push(program);
+        let found = sys::bpf_prog_get_fd_by_id(id)
+            .and_then(|program| sys::bpf_prog_name(program.as_fd()).map(|name| (program, name)));
+        match found {
+            Ok((program, name)) => own.extend(name.starts_with(PROGRAM.to_bytes()).then_some(program)),
+            // Somebody else's: taken away since, or not shown to us, by SELinux for example.
+            Err(Errno::NOENT | Errno::PERM | Errno::ACCESS) => {}
+            Err(errno) => return Err(failed(errno)),
         }
     }
     Ok(own)

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{die_with_parent, join_cgroup, join_keyring, namespaces, not_dumpable, program, reset_affinity, terminal};
 use crate::plan::{Affinity, ChildPlan};
-use crate::rootfs;
+use crate::rootfs::{self, source};
 use crate::sync::{ChildEnd, Fault, Step};
 use crate::sys::{self, Clone3, Cloned};
 
@@ -49,6 +49,8 @@ impl Exec<'_> {
         if process.exec_affinity == Affinity::default() {
             reset_affinity();
         }
+        // While it is the host's: the container may have removed its own.
+        let spare = if process.terminal { None } else { source::open_null().ok() };
         let left = super::leave_keyring(self.plan, self.kinds & libc::CLONE_NEWUSER != 0);
         self.enter(&sync)?;
         // Again: a second child does not inherit it, and a change of ids takes it away.
@@ -65,7 +67,8 @@ impl Exec<'_> {
         // That of the mount namespace that was entered.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open("/", flags, Mode::empty()).map_err(|errno| Fault::new(Step::JoinInit, errno))?;
-        terminal::set_up(process, false, root.as_fd(), self.proc, &sync)?;
+        terminal::set_up(process, false, root.as_fd(), self.proc, spare.as_ref().map(AsFd::as_fd), &sync)?;
+        drop(spare);
         let cwd = rootfs::open_in_root(root.as_fd(), process.cwd.as_c_str(), OFlags::PATH | OFlags::DIRECTORY)
             .map_err(|errno| Fault::new(Step::Cwd, errno))?;
         let home = process.wants_home.then(|| program::home(process, root.as_fd(), self.proc));

@@ -149,7 +149,8 @@ impl Init<'_> {
             sync.ready()?;
             return self.wait_without_process();
         };
-        terminal::set_up(process, self.plan.rootfs.dev.is_some(), root, self.proc, &sync)?;
+        let spare = trees.null.as_ref().ok().map(AsFd::as_fd);
+        terminal::set_up(process, self.plan.rootfs.dev.is_some(), root, self.proc, spare, &sync)?;
         let cwd = program::make_cwd(process, root)?;
         // After /dev/console and the working directory were made in it.
         rootfs::finish(&self.plan.rootfs, root, late)?;

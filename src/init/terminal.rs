@@ -17,6 +17,7 @@ pub(super) fn set_up(
     has_dev: bool,
     root: BorrowedFd<'_>,
     proc: BorrowedFd<'_>,
+    spare: Option<BorrowedFd<'_>>,
     sync: &ChildEnd<'_>,
 ) -> std::result::Result<(), Fault> {
     let fault = |errno| Fault::new(Step::Console, errno);
@@ -28,7 +29,7 @@ pub(super) fn set_up(
         sync.terminal(master.as_fd())?;
         become_controlling(&terminal).map_err(fault)?;
     } else {
-        replace_null(root, proc)?;
+        replace_null(root, proc, spare)?;
     }
     give_to_user(process).map_err(fault)
 }
@@ -61,7 +62,12 @@ fn become_controlling(terminal: &OwnedFd) -> Result<()> {
 
 /// A stream that is the host's null device becomes the container's: a descriptor of a file of the host is a way to it, to its
 /// mode for example. Type and number are compared: a number alone is 0 for every file (CVE-2026-88265).
-fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> std::result::Result<(), Fault> {
+/// Where there is none, `spare` takes its place: the host's on a mount of its own that is read-only.
+fn replace_null(
+    root: BorrowedFd<'_>,
+    proc: BorrowedFd<'_>,
+    spare: Option<BorrowedFd<'_>>,
+) -> std::result::Result<(), Fault> {
     let fault = |errno| Fault::new(Step::Console, errno);
     let mut own = None;
     for number in 0..3 {
@@ -70,7 +76,9 @@ fn replace_null(root: BorrowedFd<'_>, proc: BorrowedFd<'_>) -> std::result::Resu
         }
         let null = match own.take() {
             Some(null) => null,
-            None => sys::twice(|| null(root, proc)).map_err(|errno| Fault::new(Step::Null, errno))?,
+            None => sys::twice(|| null(root, proc))
+                .or_else(|errno| spare.map_or(Err(errno), |spare| host::reopen(proc, spare, OFlags::RDWR)))
+                .map_err(|errno| Fault::new(Step::Null, errno))?,
         };
         let replaced = match number {
             0 => rustix::stdio::dup2_stdin(&null),

@@ -49,10 +49,12 @@ pub(super) fn identity(process: &ProcessPlan, set_groups: bool, status: OwnedFd)
         return Err(differs(Step::Gid));
     }
     let groups = field(&status, "Groups:").map(|groups| groups.split_whitespace().map(str::parse).collect());
+    let mut groups: Vec<u32> = groups.unwrap_or(Ok(Vec::new())).map_err(|_| differs(Step::Groups))?;
     let mut wanted = process.additional_gids.clone();
-    // As the kernel keeps them.
+    // The kernel keeps them in the order of the host's ids.
+    groups.sort_unstable();
     wanted.sort_unstable();
-    if set_groups && groups != Some(Ok(wanted)) {
+    if set_groups && groups != wanted {
         return Err(differs(Step::Groups));
     }
     if process.no_new_privileges && field(&status, "NoNewPrivs:") != Some("1") {

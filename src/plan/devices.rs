@@ -1,6 +1,6 @@
 //! `linux.devices` and the default devices → nodes to make. Pure.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType};
@@ -20,30 +20,28 @@ const DEFAULT: &[(&str, u32, u32)] = &[
 
 pub(super) fn plan(linux: &Linux) -> Result<Vec<DevicePlan>> {
     let mut plans: Vec<DevicePlan> = Vec::new();
-    let mut paths = HashSet::new();
+    let mut paths = HashMap::new();
     for (index, device) in linux.devices().iter().flatten().enumerate() {
         let plan = one(index, device)?;
         // In its place comes the link to the container's own, as with runc.
         if plan.path.as_c_str() == c"dev/ptmx" {
             continue;
         }
-        if !paths.insert(plan.path.clone()) {
-            let same = |other: &DevicePlan| {
-                (&other.path, other.kind, other.major, other.minor) == (&plan.path, plan.kind, plan.major, plan.minor)
-            };
+        let number = (plan.kind, plan.major, plan.minor);
+        match paths.insert(plan.path.clone(), number) {
+            None => plans.push(plan),
             // Docker lists a device as often as it is asked for it, by its directory too.
-            if plans.iter().any(same) {
-                continue;
+            Some(other) if other == number => {}
+            Some(_) => {
+                let field = format!("linux.devices[{index}].path");
+                return Err(Error::at(field, format!("{:?} is listed twice, as two devices", plan.path.display())));
             }
-            let field = format!("linux.devices[{index}].path");
-            return Err(Error::at(field, format!("{:?} is listed twice, as two devices", plan.path.display())));
         }
-        plans.push(plan);
     }
     for &(path, major, minor) in DEFAULT {
         let path = RootPath::new(Path::new(path), "default device")?;
         // A device of the configuration at the same path takes the place of the default one.
-        if !paths.contains(&path) {
+        if !paths.contains_key(&path) {
             plans.push(DevicePlan {
                 path,
                 kind: libc::S_IFCHR,

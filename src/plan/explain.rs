@@ -85,7 +85,9 @@ fn user_namespace_hint(plan: &Plan, fault: &Fault) -> Option<&'static str> {
         (Step::MountAttrs, libc::EPERM, _) => {
             Some("in a user namespace a flag of the host's mount cannot be taken away: leave the option out")
         }
-        (Step::MountSource, libc::EINVAL, _) => {
+        (Step::MountSource, libc::EINVAL, _)
+            if matches!(mount.map(|mount| &mount.kind), Some(MountKind::Bind { recursive: false, .. })) =>
+        {
             Some("other mounts are below it, which a user namespace may not uncover: \"rbind\" takes them along")
         }
         (Step::MountCreate, libc::EPERM, b"proc") => Some(

@@ -11,9 +11,11 @@ use super::resolve;
 use crate::sync::{Fault, Step};
 use crate::sys::Errno;
 
-/// Whether fsconfig(2) would refuse one of them: it copies 256 bytes of a value, its NUL with them.
-pub(super) fn is_long(params: &[Param]) -> bool {
-    params.iter().any(|param| param.value.as_ref().is_some_and(|value| value.as_bytes_with_nul().len() > 256))
+/// Whether fsconfig(2) would refuse one of them: it copies 256 bytes of a value, its NUL with them. No parameter of a tmpfs is
+/// as long as that.
+pub(super) fn is_long(fstype: &CStr, params: &[Param]) -> bool {
+    fstype != c"tmpfs"
+        && params.iter().any(|param| param.value.as_ref().is_some_and(|value| value.as_bytes_with_nul().len() > 256))
 }
 
 /// By mount(2), which takes a page for all of them, on the directory `target`. As it mounts by paths, this process goes there.
@@ -29,8 +31,11 @@ pub(super) fn mount(
         rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fault)?;
     rustix::process::fchdir(target).map_err(|errno| Fault::new(Step::MountTarget, errno))?;
     let source = params.iter().find(|param| param.key.as_c_str() == c"source").and_then(|param| param.value.as_deref());
-    let flags = flags(plan.attrs.set | plan.attrs_recursive.set);
-    let mounted = rustix::mount::mount(source.unwrap_or(c"none"), ".", fstype, flags, data(params).as_deref());
+    let (flags, data) = (flags(plan.attrs.set | plan.attrs_recursive.set), data(params));
+    // What is more than a page is cut off without a word (copy_mount_options of the kernel).
+    let fits = data.as_ref().is_none_or(|data| data.as_bytes_with_nul().len() <= 4096);
+    let mount = || rustix::mount::mount(source.unwrap_or(c"none"), ".", fstype, flags, data.as_deref());
+    let mounted = if fits { mount() } else { Err(Errno::TOOBIG) };
     rustix::process::fchdir(here).map_err(fault)?;
     mounted.map_err(fault)?;
     // Nothing but its path leads to it. Where the container exchanges directories meanwhile, that may lead elsewhere.

@@ -86,7 +86,7 @@ fn new(
     let kernel_own = fstype == c"proc" || fstype == c"sysfs";
     let target =
         if kernel_own { kernel_target(root, &mount.target)? } else { target(root, &mount.target, Missing::Directory)? };
-    if long_data::is_long(params) {
+    if long_data::is_long(fstype, params) {
         return long_data::mount(root, target.fd.as_fd(), mount, fstype, params);
     }
     let context = rustix::mount::fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC)

@@ -360,6 +360,7 @@ mod tests {
             (r#"["lowerdir=/a\\,b:/c\\:d,upperdir=/u"]"#, &["lowerdir=/a,b:/c\\:d", "upperdir=/u"][..]),
             (r#"["size=1k,context=\"u:r:t:s0:c1,c2\",mode=755"]"#, &["size=1k", "context=u:r:t:s0:c1,c2", "mode=755"]),
             (r#"["context=\"u:r:t:s0:c1","c2\"","ro","mode=755"]"#, &["context=u:r:t:s0:c1,c2", "mode=755"]),
+            (r#"["lowerdir=/a\\\\,upperdir=/u"]"#, &["lowerdir=/a\\\\", "upperdir=/u"]),
             (r#"["context=\"never:ended","ro"]"#, &["context=never:ended,ro"]),
         ] {
             let mount = plan(&format!(r#"{{"destination":"/t","type":"tmpfs","options":{options}}}"#))?;

@@ -25,7 +25,7 @@ pub(crate) struct Trees {
     pub(crate) sources: Vec<Option<Tree>>,
     /// What a mount of type cgroup shows.
     pub(crate) cgroup: CgroupMount<OwnedFd>,
-    /// The null device, for files to be masked.
+    /// The null device, for files to be masked, and for streams.
     pub(crate) null: rustix::io::Result<OwnedFd>,
 }
 
@@ -73,9 +73,8 @@ pub(crate) fn open(plan: &RootfsPlan, cgroup: &CgroupMount<HostPath>) -> Result<
     let sources = sources.collect::<Result<_, Fault>>()?;
     let index = plan.mounts.iter().position(|mount| mount.kind == MountKind::Cgroup).unwrap_or(0);
     let cgroup = cgroup.copy().map_err(|errno| Fault::new(Step::MountCgroup, errno).item(index))?;
-    // Which of them are files is not known yet, and so not whether it is needed.
-    let null = if plan.masked.is_empty() { Err(Errno::NOENT) } else { open_null() };
-    Ok(Trees { root, sources, cgroup, null })
+    // Which of the masked paths are files is not known yet, and so not whether it is needed.
+    Ok(Trees { root, sources, cgroup, null: open_null() })
 }
 
 /// The attributes of a masked file's mount.
@@ -83,7 +82,7 @@ pub(crate) const MASK: u64 = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID |
 
 /// The host's null device, and nothing else: the container's could be anything (CVE-2025-31133). Read-only: its mode,
 /// owner and times are not the container's to change. A device can be written to on a read-only mount all the same.
-fn open_null() -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open_null() -> rustix::io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let null = rustix::mount::open_tree(rustix::fs::CWD, "/dev/null", flags | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
     let stat = rustix::fs::fstat(&null)?;

@@ -176,7 +176,11 @@ fn items(data: &str) -> Vec<String> {
         let Some(item) = items.last_mut() else { break };
         match char {
             '"' if quoted || item.ends_with("context=") => quoted = !quoted,
-            '\\' if chars.next_if_eq(&',').is_some() => item.push(','),
+            '\\' => match chars.next() {
+                Some(',') => item.push(','),
+                // Of the value: a backslash too, which does not stand for the comma after it then.
+                next => item.extend(['\\'].into_iter().chain(next)),
+            },
             ',' if !quoted => items.push(String::new()),
             char => item.push(char),
         }
