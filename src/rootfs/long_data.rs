@@ -31,7 +31,8 @@ pub(super) fn mount(
         rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fault)?;
     rustix::process::fchdir(target).map_err(|errno| Fault::new(Step::MountTarget, errno))?;
     let source = params.iter().find(|param| param.key.as_c_str() == c"source").and_then(|param| param.value.as_deref());
-    let (flags, data) = (flags(plan.attrs.set | plan.attrs_recursive.set), data(params));
+    let of_superblock = params.iter().filter_map(superblock_flag).fold(MountFlags::empty(), MountFlags::union);
+    let (flags, data) = (flags(plan.attrs.set | plan.attrs_recursive.set) | of_superblock, data(params));
     // What is more than a page is cut off without a word (copy_mount_options of the kernel).
     let fits = data.as_ref().is_none_or(|data| data.as_bytes_with_nul().len() <= 4096);
     let mount = || rustix::mount::mount(source.unwrap_or(c"none"), ".", fstype, flags, data.as_deref());
@@ -63,11 +64,26 @@ fn flags(attrs: u64) -> MountFlags {
     pairs.into_iter().filter(|(attr, _)| attrs & attr != 0).map(|(_, flag)| flag).collect()
 }
 
+/// Those that the kernel knows whatever the file system is (`common_set_sb_flag` of fs/fs_context.c): for mount(2) they are no data.
+fn superblock_flag(param: &Param) -> Option<MountFlags> {
+    Some(match (param.key.to_bytes(), &param.value) {
+        (b"ro", None) => MountFlags::RDONLY,
+        (b"sync", None) => MountFlags::SYNCHRONOUS,
+        (b"dirsync", None) => MountFlags::DIRSYNC,
+        (b"mand", None) => MountFlags::PERMIT_MANDATORY_FILE_LOCKING,
+        (b"lazytime", None) => MountFlags::LAZYTIME,
+        (b"rw" | b"async" | b"nomand" | b"nolazytime", None) => MountFlags::empty(),
+        _ => return None,
+    })
+}
+
 /// With the commas of values as file systems want them there.
 fn data(params: &[Param]) -> Option<CString> {
     let mut data = Vec::new();
     // An optional flag is one that this file system need not know.
-    for param in params.iter().filter(|param| param.key.as_c_str() != c"source" && !param.optional) {
+    let is_data =
+        |param: &&Param| param.key.as_c_str() != c"source" && !param.optional && superblock_flag(param).is_none();
+    for param in params.iter().filter(is_data) {
         if !data.is_empty() {
             data.push(b',');
         }
@@ -100,10 +116,11 @@ mod tests {
             param(c"source", Some(c"s"), false),
             param(c"lowerdir", Some(c"/a,b:/c\\:d"), false),
             param(c"context", Some(c"u:c1,c2"), false),
-            param(c"sync", None, false),
+            param(c"ro", None, false),
+            param(c"index", Some(c"off"), false),
             param(c"iversion", None, true),
         ];
-        let expected = c"lowerdir=/a\\,b:/c\\:d,context=\"u:c1,c2\",sync";
+        let expected = c"lowerdir=/a\\,b:/c\\:d,context=\"u:c1,c2\",index=off";
         assert_eq!(data(&params).as_deref(), Some(expected));
         assert_eq!(data(&params[..1]), None);
     }
