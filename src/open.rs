@@ -101,14 +101,16 @@ pub(crate) fn trees(
     host: &Host,
     joined: &[OwnedFd],
 ) -> Result<Option<Trees>> {
-    let copy = || {
-        rustix::process::chdir(&plan.rootfs.0).map_err(|errno| Fault::new(Step::RootSource, errno))?;
-        source::open(&plan.child.rootfs, cgroup)
-    };
     rustix::process::chdir(&plan.rootfs.0).map_err(|errno| missing_root(&plan.rootfs).errno(errno))?;
+    let copy = || source::open(&plan.child.rootfs, cgroup);
+    // Of another mount namespace the same directory.
+    let there = || {
+        rustix::process::chdir(&plan.rootfs.0).map_err(|errno| Fault::new(Step::RootSource, errno))?;
+        copy()
+    };
     let namespaces = &plan.child.namespaces;
     let opened = if namespaces.has(libc::CLONE_NEWUSER) && namespaces.has(libc::CLONE_NEWNS) {
-        scratch::with_locked_mounts(host, copy)
+        scratch::with_locked_mounts(host, there)
             .map_err(|errno| Error::new("enter a mount namespace, and leave it").errno(errno))?
     } else {
         Some(copy())
