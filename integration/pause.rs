@@ -189,6 +189,61 @@ fn a_pause_between_the_look_and_the_signal_of_kill_does_not_save_the_container()
     });
 }
 
+/// On v1 who was killed dies when it runs: had `pause` come before that, nobody would have let it run.
+#[test]
+fn a_pause_of_what_was_killed_and_has_not_run_since_is_refused() {
+    case(|| {
+        if !ours() {
+            skip!("a race that another runtime may lose");
+        }
+        if !has_freezer() {
+            skip!("no freezer");
+        }
+        let container = Bundle::sh("while :; do :; done").container();
+        container.create().ok();
+        container.start().ok();
+        let pid = container.pid();
+        // It runs in one thousandth of the time.
+        container.command(&["update", "--cpu-period", "1000000", "--cpu-quota", "1000"], &[]).ok();
+        container.command(&["kill"], &["KILL"]).ok();
+        let pause = container.command(&["pause"], &[]).fails();
+        assert_eq!(pause.stderr, "container not running\n");
+        wait_for_end(pid);
+    });
+}
+
+/// The kernel thaws what is below a cgroup of v1 with it only if that was not frozen itself.
+#[test]
+fn what_a_container_has_frozen_below_its_cgroup_can_be_killed_and_deleted() {
+    case(|| {
+        if cgroup_v2() || !has_freezer() {
+            skip!("cgroup v1 only");
+        }
+        if !ours() {
+            skip!("another runtime may wait for it");
+        }
+        for commands in [&["kill", "delete --force"][..], &["delete --force"]] {
+            let (container, _io) = Container::running();
+            let pid = container.pid();
+            let places = text(format!("/proc/{pid}/cgroup"));
+            let own = places.lines().find_map(|line| line.split_once(":freezer:/")).unwrap().1;
+            let inner = controller("freezer").unwrap().join(own).join("inner");
+            fs::create_dir(&inner).unwrap();
+            fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();
+            fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
+            eventually("init is frozen", || text(inner.join("freezer.state")).trim() == "FROZEN");
+            for command in commands {
+                match *command {
+                    "kill" => container.command(&["kill"], &["KILL"]).ok(),
+                    _ => container.command(&["delete", "--force"], &[]).ok(),
+                };
+                wait_for_end(pid);
+            }
+            container.nothing_left();
+        }
+    });
+}
+
 /// A container that may freeze its own cgroups freezes what is cloned into them, before that hears of its parent's death.
 #[test]
 fn an_exec_that_is_frozen_at_its_birth_does_not_keep_the_container() {

@@ -160,7 +160,7 @@ fn kill(container: &Container, process: &InitProcess) -> Result<()> {
     }
     // A frozen init dies only when it is thawed, which this does; and processes beyond a pid namespace go too.
     if let Ok(Some(record)) = container.record()
-        && (record.cgroup.is_frozen() || !record.own_pid_namespace)
+        && (record.cgroup.holds_frozen() || !record.own_pid_namespace)
     {
         record.cgroup.kill()?;
     }

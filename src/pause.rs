@@ -4,32 +4,39 @@
 
 use crate::error::{Error, Result};
 use crate::host;
-use crate::state::{Record, Root, Status};
+use crate::state::{Root, Status};
+
+const NOT_RUNNING: &str = "container not running";
 
 /// `pause ID`.
 pub(crate) fn pause(root: &Root, id: &str) -> Result<()> {
-    let may = |status| matches!(status, Status::Created | Status::Running);
-    with_cgroup(root, id, may, "container not running", |record| record.cgroup.freeze())
+    let proc = host::open_proc()?;
+    let container = root.find(id)?;
+    container.lock()?;
+    let (Status::Created | Status::Running, Some(init)) = container.status(&proc)? else {
+        return Err(Error::new(NOT_RUNNING));
+    };
+    let record = container.record()?.ok_or_else(|| Error::new(NOT_RUNNING))?;
+    record.cgroup.freeze()?;
+    // A process of v1 that was killed just before, and has not run since, would be frozen instead of dead. `kill` looks for
+    // a pause after its signal, so that one of both sees the other.
+    if init.is_killed(&proc) {
+        return Err(match record.cgroup.thaw() {
+            Ok(()) => Error::new(NOT_RUNNING),
+            Err(failure) => Error::new(NOT_RUNNING).undo(&failure),
+        });
+    }
+    Ok(())
 }
 
 /// `resume ID`.
 pub(crate) fn resume(root: &Root, id: &str) -> Result<()> {
-    with_cgroup(root, id, |status| status == Status::Paused, "container not paused", |record| record.cgroup.thaw())
-}
-
-fn with_cgroup(
-    root: &Root,
-    id: &str,
-    may: impl Fn(Status) -> bool,
-    refusal: &str,
-    act: impl FnOnce(&Record) -> Result<()>,
-) -> Result<()> {
     let proc = host::open_proc()?;
     let container = root.find(id)?;
     container.lock()?;
     let (status, _) = container.status(&proc)?;
     match container.record()? {
-        Some(record) if may(status) => act(record),
-        _ => Err(Error::new(refusal)),
+        Some(record) if status == Status::Paused => record.cgroup.thaw(),
+        _ => Err(Error::new("container not paused")),
     }
 }

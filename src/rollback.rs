@@ -132,7 +132,8 @@ impl Rollback {
             let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);
         }
         // A frozen process of v1 dies when it is thawed, which this does.
-        if let Some((cgroup, _)) = self.cgroup.as_ref().filter(|(cgroup, _)| cgroup.is_all_own() && cgroup.is_frozen())
+        if let Some((cgroup, _)) =
+            self.cgroup.as_ref().filter(|(cgroup, _)| cgroup.is_all_own() && cgroup.holds_frozen())
         {
             check(cgroup.kill());
         }

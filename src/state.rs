@@ -82,17 +82,30 @@ pub(crate) struct InitProcess {
     pub(crate) pidfd: OwnedFd,
 }
 
+impl InitProcess {
+    /// Whether it is dead, or will be as soon as it runs.
+    pub(crate) fn is_killed(&self, proc: impl AsFd) -> bool {
+        let killed = 1 << (libc::SIGKILL - 1);
+        let stat = read_stat(proc, self.pid.as_raw_nonzero().get());
+        stat.is_none_or(|stat| stat.signal & killed != 0 || is_dead(&stat))
+    }
+}
+
 /// How long the processes of a `create` that was killed may need to end.
 const ENDING: Duration = Duration::from_secs(1);
 
 impl Init {
-    /// Whether it is, if it is of this boot. The letter is that of its first thread, which others may outlive: they are the same
-    /// process, and its pidfd and its parent hear nothing until the last one ends.
+    /// Whether it is, if it is of this boot.
     fn is_alive(&self, proc: impl AsFd) -> bool {
-        read_stat(proc, self.init_process_pid).is_some_and(|stat| {
-            stat.starttime == self.init_process_start && (!matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1)
-        })
+        let stat = read_stat(proc, self.init_process_pid);
+        stat.is_some_and(|stat| stat.starttime == self.init_process_start && !is_dead(&stat))
     }
+}
+
+/// The letter is that of its first thread, which others may outlive: they are the same process, and its pidfd and its parent
+/// hear nothing until the last one ends.
+fn is_dead(stat: &procfs::process::Stat) -> bool {
+    matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
 impl Container {

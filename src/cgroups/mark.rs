@@ -12,7 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::XattrFlags;
 use rustix::io::Errno;
 
-use super::files::children;
+use super::children;
 use super::{Cgroup, Layout};
 
 const NAME: &str = "trusted.runtime.container";

@@ -29,8 +29,8 @@ use serde::{Deserialize, Serialize};
 use crate::deadline;
 use crate::error::{Error, Result};
 use files::{
-    collect_processes, is_frozen, make_dir, open_dir, open_to_write, read_file, read_record, remove_tree, wait_for,
-    write_file,
+    children, collect_processes, is_frozen, make_dir, open_dir, open_to_write, read_file, read_record, remove_tree,
+    wait_for, write_file,
 };
 pub(crate) use join::Join;
 pub(crate) use layout::{Driver, Layout, is_v2};
@@ -232,6 +232,14 @@ impl Cgroup {
     /// Whether the processes are frozen.
     pub(crate) fn is_frozen(&self) -> bool {
         self.dir("freezer").is_some_and(|dir| is_frozen(dir, self.version))
+    }
+
+    /// Whether a process that is killed may not die before it is thawed, or the cgroup would stay frozen when all are dead.
+    pub(crate) fn holds_frozen(&self) -> bool {
+        match self.dir("freezer") {
+            Some(dir) if self.version == Version::V1 && self.is_own(dir) => freezer::holds_frozen_v1(dir),
+            _ => self.is_frozen(),
+        }
     }
 
     /// Kills every process of the cgroup, frozen or not; those below it too, where it is the container's alone. Does not

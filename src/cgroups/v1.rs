@@ -88,8 +88,10 @@ pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
         let _ = write_file(dir, "freezer.state", b"FROZEN");
     }
     let killed = cgroup.kill_each();
-    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir, cgroup.version)) {
-        freezer::thaw_v1(dir)?;
+    match freezer {
+        Some(dir) if cgroup.is_own(dir) => freezer::thaw_all_v1(dir)?,
+        Some(dir) if is_frozen(dir, cgroup.version) => freezer::thaw_v1(dir)?,
+        _ => {}
     }
     killed
 }
