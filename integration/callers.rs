@@ -8,7 +8,6 @@ mod lines;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -390,7 +389,6 @@ fn version_as_go_runc_reads_it() {
         let life = Life::new("");
         let link = life.path("runc");
         crate::support::copy_program(runtime(), &link);
-        fs::set_permissions(&link, fs::Permissions::from_mode(0o755)).unwrap();
         let lines = Call::new(link).args(["--version"]).run().ok().stdout;
         let lines: Vec<&str> = lines.lines().collect();
         for (line, start) in lines.iter().zip(["runc version ", "commit: ", "spec: "]) {

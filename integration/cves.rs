@@ -20,7 +20,9 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Output, busybox, case, cgroup_v2, inside, ours, scale, skip, text, with_io};
+use crate::support::{
+    Bundle, Container, Output, busybox, case, cgroup_v2, inside, ours, scale, skip, text, with_io, write_program,
+};
 
 /// A directory of the host outside of the root file system, with a file in it.
 struct Outside {
@@ -511,8 +513,7 @@ fn cve_2019_5736_entry_point_is_the_runtime() {
         crate::support::copy_program(crate::support::runtime(), &copy);
         let before = fs::read(&copy).unwrap();
         let mut bundle = bundle;
-        fs::write(bundle.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();
-        fs::set_permissions(bundle.rootfs().join("evil"), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(bundle.rootfs().join("evil"), "#!/proc/self/exe\n");
         bundle.args(&["/evil"]).set("/linux/maskedPaths", json!([]));
         let container = bundle.container();
         container.bundle.write();

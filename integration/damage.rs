@@ -319,8 +319,9 @@ fn a_reused_pid_gets_no_signal() {
         }
         let container = Bundle::sh("exec sleep 1000").container();
         container.bundle.write();
-        // When pids wrap, the kernel begins again at 300 (RESERVED_PIDS).
-        let script = "mount -t proc proc /proc || exit 80; echo 400 > /proc/sys/kernel/pid_max 2>/dev/null; \
+        // When pids wrap, the kernel begins again at 300 (RESERVED_PIDS). Before Linux 6.14 the limit is that of the host.
+        let script = "mount -t proc proc /proc || exit 80; max=$(cat /proc/sys/kernel/pid_max); \
+            echo 400 > /proc/sys/kernel/pid_max 2>/dev/null; trap 'echo $max > /proc/sys/kernel/pid_max 2>/dev/null' EXIT; \
             i=0; while [ $i -lt 320 ]; do (:); i=$((i+1)); done; \
             $RT --root $ROOT create --bundle $BUNDLE $ID </dev/null >/dev/null || exit 81; $RT --root $ROOT start $ID || exit 82; \
             pid=$($RT --root $ROOT state $ID | grep '\"pid\"' | tr -dc 0-9); \

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::support::{Bundle, case};
+use crate::support::{Bundle, case, write_program};
 
 /// An ELF header of 64 bits with one program header, `PT_INTERP`.
 fn elf(machine: u16, loader: &str) -> Vec<u8> {
@@ -36,7 +36,7 @@ const FOREIGN: u16 = if cfg!(target_arch = "x86_64") { 183 } else { 62 };
 fn bundle(content: &[u8], mode: u32) -> Bundle {
     let mut bundle = Bundle::new();
     let file = bundle.rootfs().join("bin/program");
-    fs::write(&file, content).unwrap();
+    write_program(&file, content);
     fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     bundle.args(&["/bin/program"]);
     bundle

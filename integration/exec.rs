@@ -10,7 +10,7 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::support::{Bundle, Call, Container, Io, Output, case, eventually, pipe, skip, text, with_io};
+use crate::support::{Bundle, Call, Container, Io, Output, case, eventually, pipe, skip, text, with_io, write_program};
 
 /// `exec` of a command.
 fn call(container: &Container, options: &[&str], command: &[&str]) -> Call {
@@ -199,11 +199,9 @@ fn a_program_that_is_a_directory() {
 #[test]
 fn a_program_without_its_interpreter_is_an_error_of_exec() {
     case(|| {
-        use std::os::unix::fs::PermissionsExt;
         let (container, _io) = Container::running();
         let script = container.bundle.rootfs().join("bin/script");
-        fs::write(&script, "#!/nosuch\n").unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&script, "#!/nosuch\n");
         refused(&container, &[], &["script"], "no such file or directory");
         refused(&container, &["--detach"], &["script"], "no such file or directory");
         only_init_is_left(&container);

@@ -348,7 +348,7 @@ fn timeout_of_a_hook_ends_its_children() {
         let mut bundle = Bundle::new();
         let file = bundle.directory.join("child");
         let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
-        let hang = json!({"path": busybox(), "args": ["sh", "-c", script], "timeout": 1});
+        let hang = json!({"path": busybox(), "args": ["sh", "-c", script], "timeout": 3});
         bundle.set("/hooks/createRuntime", json!([hang]));
         let container = bundle.container();
         container.create().fails();

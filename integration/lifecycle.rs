@@ -1,7 +1,6 @@
 //! The life of a container: every command in every state, and what each command does to it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -10,6 +9,7 @@ use serde_json::json;
 use crate::program;
 use crate::support::{
     Bundle, Call, Container, Io, WAITING, case, eventually, ours, peer, pipe, skip, text, wait_for_end, with_io,
+    write_program,
 };
 
 // ------------------------------------------------------------------------------------------ every state, every command
@@ -379,8 +379,7 @@ fn a_program_whose_first_thread_has_ended_runs() {
         for own in [true, false] {
             let mut bundle = Bundle::new();
             let path = bundle.rootfs().join("bin/program");
-            fs::write(&path, program::headless()).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&path, program::headless());
             bundle.args(&["program"]);
             if !own {
                 bundle.no_namespace("pid");

@@ -10,7 +10,7 @@
 //! | `BUSYBOX` | a static busybox, of which the root file systems are made | `/bin/busybox` |
 //! | `TMPDIR` | where bundles are made | `/tmp` |
 //! | `RUNTIME_TEST_SCALE` | how often the long loops go round | 100 |
-//! | `RUNTIME_TEST_DEADLINE` | seconds that one call may take | 10 |
+//! | `RUNTIME_TEST_DEADLINE` | seconds that one call may take | 30 |
 //! | `RUNTIME_TEST_SYSTEMD` | set: all commands get `--systemd-cgroup`, and cgroupsPath is one for systemd | not set |
 //!
 //! Lines on stderr begin with `SKIPPED` (the host lacks something: see skips.txt), `DIFFERS` (a known difference of

@@ -4,11 +4,12 @@
 //! has them, and busybox can make them.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::support::{
-    Bundle, Call, Container, Io, Output, Running, busybox, case, eventually, ours, skip, text, with_io,
+    Bundle, Call, Container, Io, Output, Running, busybox, case, deadline, eventually, ours, skip, text, with_io,
 };
 
 /// A network namespace. It ends with its process.
@@ -238,6 +239,11 @@ fn fails_and_leaves_the_devices(net: &Net, edit: impl FnOnce(&mut Bundle), expec
     for command in ["create", "run"] {
         let output = net.call(container.call_bundle(command, &[])).run().fails();
         container.nothing_left();
+        // The kernel sees by and by whether a device has its carrier, which routes follow.
+        let end = Instant::now() + deadline();
+        while seen() != before && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         assert_eq!(seen(), before, "{output:?}");
         if ours() {
             assert!(!output.stderr.contains("undo: "), "{output:?}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Bundle, Container, Output, WAITING, case, scale};
+use crate::support::{Bundle, Container, Output, Running, WAITING, case, eventually, scale};
 
 fn codes(outputs: &[Output]) -> Vec<i32> {
     let mut codes: Vec<i32> = outputs.iter().map(Output::code).collect();
@@ -194,6 +194,11 @@ fn all_commands_on_one_id_at_once() {
                 _ => {}
             }
             let calls: Vec<_> = commands.iter().map(|command| container.call(command).spawn()).collect();
+            eventually("all have ended", || {
+                // The resume may have been first, and the pause may have come while the program of an exec ran.
+                container.command(&["resume"], &[]);
+                calls.iter().all(Running::has_ended)
+            });
             for call in calls {
                 let output = call.wait();
                 let code = output.code();

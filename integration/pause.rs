@@ -203,8 +203,8 @@ fn a_pause_of_what_was_killed_and_has_not_run_since_is_refused() {
         container.create().ok();
         container.start().ok();
         let pid = container.pid();
-        // It runs in one thousandth of the time.
-        container.command(&["update", "--cpu-period", "1000000", "--cpu-quota", "1000"], &[]).ok();
+        // It runs in one hundredth of the time, and is dead if that has come before the pause.
+        container.command(&["update", "--cpu-period", "100000", "--cpu-quota", "1000"], &[]).ok();
         container.command(&["kill"], &["KILL"]).ok();
         let pause = container.command(&["pause"], &[]).fails();
         assert_eq!(pause.stderr, "container not running\n");

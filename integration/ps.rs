@@ -1,11 +1,10 @@
 //! `ps`: the processes of a container, as pids and as the host's ps(1) prints them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::support::{Bundle, Call, Container, Io, busybox, case, cgroup_v2, wait_for_end};
+use crate::support::{Bundle, Call, Container, Io, busybox, case, cgroup_v2, wait_for_end, write_program};
 
 /// A container with two processes: a shell, and another one.
 fn two_processes() -> (Container, Io) {
@@ -25,8 +24,7 @@ fn pids(container: &Container) -> Vec<u64> {
 fn with_host_ps(container: &Container, script: &str, words: &[&str]) -> Call {
     let bin = container.bundle.directory.join("host-bin");
     fs::create_dir_all(&bin).unwrap();
-    fs::write(bin.join("ps"), format!("#!{} sh\n{script}\n", busybox().display())).unwrap();
-    fs::set_permissions(bin.join("ps"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(bin.join("ps"), format!("#!{} sh\n{script}\n", busybox().display()));
     container.call([&["ps", "--format", "table", &container.id], words].concat()).env("PATH", bin)
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::seccomp_notify::{self, Agent};
 use crate::support::{
     Bundle, Call, Container, WAITING, busybox, case, cgroup_parent, cgroup_v2, controller, hierarchies, ours, peer,
-    runtime, skip, text, with_io,
+    runtime, skip, text, with_io, write_program,
 };
 
 /// A group besides the user's own.
@@ -883,8 +883,7 @@ fn cve_2019_5736_the_users_own_program_cannot_be_overwritten() {
         crate::support::copy_program(runtime(), &copy);
         chown(&copy, Some(user()), Some(user())).unwrap();
         let before = fs::read(&copy).unwrap();
-        fs::write(bundle.rootfs().join("evil"), "#!/proc/self/exe\n").unwrap();
-        fs::set_permissions(bundle.rootfs().join("evil"), fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(bundle.rootfs().join("evil"), "#!/proc/self/exe\n");
         bundle.args(&["/evil"]);
         let container = bundle.container();
         container.bundle.write();

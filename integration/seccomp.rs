@@ -1,13 +1,12 @@
 //! linux.seccomp as a process in a container feels it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use nix::errno::Errno;
 use serde_json::{Value, json};
 
 use crate::program;
-use crate::support::{Bundle, Container, WAITING, case, inside, ours};
+use crate::support::{Bundle, Container, WAITING, case, inside, ours, write_program};
 
 /// What `run` returns for a process that SIGSYS has killed.
 const SIGSYS: i32 = 128 + 31;
@@ -18,8 +17,7 @@ const CALL: (&str, u8, u32) = ("getppid", 110, 64);
 fn container(program: &[u8], seccomp: Value) -> Container {
     let mut bundle = Bundle::new();
     let path = bundle.rootfs().join("bin/program");
-    fs::write(&path, program).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&path, program);
     bundle.args(&["program"]).set("/linux/seccomp", seccomp);
     bundle.container()
 }
@@ -223,8 +221,7 @@ fn exec_is_filtered_as_init_is() {
     case(|| {
         let mut bundle = Bundle::sh(WAITING);
         let path = bundle.rootfs().join("bin/program");
-        fs::write(&path, program::x86_64(CALL.1.into(), &[])).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&path, program::x86_64(CALL.1.into(), &[]));
         bundle.set("/linux/seccomp", rule("SCMP_ACT_ERRNO", &json!({"names": [CALL.0], "errnoRet": 77})));
         let container = bundle.container();
         let mut io = container.create_io();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Bundle, Call, Container, Output, WAITING, busybox, case, cgroup_parent, cgroup_v2, cgroups_of, controller,
-    hierarchies, link, set, skip, systemd, text, wait_for_end, with_io,
+    deadline, hierarchies, link, set, skip, systemd, text, wait_for_end, with_io,
 };
 
 // ---------------------------------------------------------------------------------------------- state
@@ -280,7 +280,7 @@ impl Drop for Before {
     fn drop(&mut self) {
         self.freeze(false);
         // A process that was killed while it was frozen ends only now.
-        let end = Instant::now() + Duration::from_secs(2);
+        let end = Instant::now() + deadline() / 5;
         for directory in &self.directories {
             while fs::remove_dir(directory).is_err() && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(2));

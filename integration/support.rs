@@ -117,7 +117,7 @@ pub(crate) fn scale() -> usize {
 
 /// How long one call may take.
 pub(crate) fn deadline() -> Duration {
-    Duration::from_secs(number("RUNTIME_TEST_DEADLINE", 10) as u64)
+    Duration::from_secs(number("RUNTIME_TEST_DEADLINE", 30) as u64)
 }
 
 /// CAP_SYS_RESOURCE, which root of this machine may lack.
@@ -677,6 +677,16 @@ pub(crate) fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
 }
 
+/// Writes what is to be executed: as [`copy_program`].
+#[track_caller]
+pub(crate) fn write_program(to: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    let draft = to.as_ref().with_extension("draft");
+    fs::write(&draft, bytes).unwrap();
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
+    copy_program(&draft, to);
+    fs::remove_file(draft).unwrap();
+}
+
 const APPLETS: &str = "[ awk basename cat chgrp chmod chown chroot cut date dd df echo env expr false find grep head \
     hostname id ifconfig ip kill ln ls mkdir mkfifo mknod mount mv nproc printf ps pwd readlink rm rmdir sed seq sh \
     sleep sort stat stty sync tail tee test top touch tr true tty umount uname uniq wc whoami xargs yes";
@@ -1028,7 +1038,7 @@ impl Container {
     /// What there is of this container: processes, mounts, cgroups, state.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         // A process that is about to end is not left: it gets the time to.
-        let end = Instant::now() + Duration::from_secs(2).min(deadline());
+        let end = Instant::now() + deadline() / 5;
         let mut processes = processes_of(&self.id);
         for pid in &processes {
             pidfd(*pid).map(|fd| readable(&fd, end.saturating_duration_since(Instant::now())));

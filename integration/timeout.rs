@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::seccomp_notify::profile;
 use crate::support::{
-    Bundle, Container, Output, WAITING, case, cgroup_v2, deadline, ours, pidfd, readable, skip, systemd,
+    Bundle, Container, Output, WAITING, case, cgroup_v2, deadline, eventually, ours, pidfd, readable, skip, systemd,
+    text,
 };
 
 /// Long enough to come to the wait, and short enough for the test.
@@ -223,6 +224,9 @@ fn a_start_that_init_does_not_answer_has_not_happened() {
         let init = pidfd(container.pid()).unwrap();
         let signal = |signal| rustix::process::pidfd_send_signal(&init, signal).unwrap();
         signal(rustix::process::Signal::STOP);
+        // Until then it reads what comes.
+        let stat = format!("/proc/{}/stat", container.pid());
+        eventually("init has stopped", || text(&stat).contains(") T "));
         late(&container, &["start", &container.id], "for container init to execute the program: ");
         signal(rustix::process::Signal::CONT);
         assert_eq!(container.status(), "created");

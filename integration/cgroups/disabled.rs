@@ -146,7 +146,7 @@ fn a_cgroup_mount_shows_the_cgroup_of_its_creator() {
     case(|| {
         let dir = if cgroup_v2() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
         for own_namespace in [false, true] {
-            let mut bundle = Bundle::sh(&format!("cat {dir}/cgroup.procs >/dev/null && ls {dir}"));
+            let mut bundle = Bundle::sh(&format!("cat {dir}/cgroup.procs >/dev/null && ls {dir}; exit 0"));
             if own_namespace {
                 bundle.namespace("cgroup", None);
             }

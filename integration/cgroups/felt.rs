@@ -162,11 +162,17 @@ struct Disk {
 impl Disk {
     fn new(file: PathBuf, size: u64) -> Option<Self> {
         File::create(&file).unwrap().set_len(size).unwrap();
-        let free = Call::sh("losetup -f").run();
-        let device = PathBuf::from(free.stdout.trim());
-        let made = Call::sh("losetup \"$@\"").args([device.as_os_str(), file.as_os_str()]).run();
-        let disk = Self { device, file };
-        (free.code() == 0 && made.code() == 0).then_some(disk)
+        // Another may take the same one first.
+        for _ in 0..10 {
+            let free = Call::sh("losetup -f").run();
+            let device = PathBuf::from(free.stdout.trim());
+            let made = Call::sh("losetup \"$@\"").args([device.as_os_str(), file.as_os_str()]).run();
+            if free.code() == 0 && made.code() == 0 {
+                return Some(Self { device, file });
+            }
+        }
+        let _ = fs::remove_file(&file);
+        None
     }
 
     fn numbers(&self) -> (u64, u64) {

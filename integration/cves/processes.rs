@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Call, Container, Io, WAITING, case, ours, skip, text, with_io};
+use crate::support::{Bundle, Call, Container, Io, WAITING, case, ours, skip, text, with_io, write_program};
 
 fn exec(container: &Container, options: &[&str], command: &[&str]) -> Call {
     container.call([&["exec"], options, &[container.id.as_str()], command].concat())
@@ -130,8 +130,7 @@ fn cve_2026_84042_no_helper_is_taken_from_the_image() {
                 fs::create_dir_all(&directory).unwrap();
                 for helper in HELPERS {
                     let program = directory.join(helper);
-                    fs::write(&program, "#!/bin/sh\necho \"$0\" >> /trap/ran\n").unwrap();
-                    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+                    write_program(&program, "#!/bin/sh\necho \"$0\" >> /trap/ran\n");
                 }
             }
             let trap = bundle.rootfs().join("trap");

@@ -1,14 +1,16 @@
 //! A container that attacks who joins it.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
 use super::{call, only_init_is_left};
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Call, Container, busybox, case, ours, runtime, scale, skip, with_io};
+use crate::support::{
+    Bundle, Call, Container, busybox, case, copy_program, ours, runtime, scale, skip, with_io, write_program,
+};
 
 /// CVE-2024-21626: a descriptor of the caller, or of the runtime, as working directory or as a way to the program.
 /// Seen: crun 1.8.1.
@@ -132,7 +134,7 @@ fn cve_2016_9962_joining_init_cannot_be_looked_into() {
 /// A copy of the runtime, which an attack may overwrite.
 fn victim(container: &Container) -> (PathBuf, Vec<u8>) {
     let copy = container.bundle.directory.join("victim");
-    fs::copy(runtime(), &copy).unwrap();
+    copy_program(runtime(), &copy);
     (copy.clone(), fs::read(&copy).unwrap())
 }
 
@@ -193,8 +195,7 @@ fn cve_2019_5736_script_whose_interpreter_is_the_runtime() {
         let (victim, before) = victim(&container);
         let script = container.bundle.rootfs().join("bin/entry");
         for line in ["#!/proc/self/exe", "#!/proc/self/exe delete", "#!/proc/thread-self/exe state"] {
-            fs::write(&script, format!("{line}\n")).unwrap();
-            fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&script, format!("{line}\n"));
             call_victim(&container, &victim, &["entry"]).run().fails();
         }
         assert!(fs::read(&victim).unwrap() == before, "the runtime was overwritten");

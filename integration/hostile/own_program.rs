@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::mounts::Host;
 use crate::namespaces::{mappings, user_namespaces};
-use crate::support::{Bundle, Call, Container, WAITING, case, link, ours, runtime, skip, systemd, text};
+use crate::support::{Bundle, Call, Container, WAITING, case, copy_program, link, ours, runtime, skip, systemd, text};
 
 /// Not a test by itself: what runs in the container. Says what it could do.
 #[test]
@@ -106,7 +106,7 @@ struct Victim {
 impl Victim {
     fn new(directory: &Path) -> Self {
         let path = directory.join("victim");
-        fs::copy(runtime(), &path).unwrap();
+        copy_program(runtime(), &path);
         let before = fs::read(&path).unwrap();
         Self { path, before }
     }
@@ -134,7 +134,7 @@ enum Way {
 fn attacked(way: Way, edit: impl Fn(&mut Bundle)) {
     let mut bundle = Bundle::new();
     edit(&mut bundle);
-    fs::copy(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/attacker")).unwrap();
+    copy_program(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/attacker"));
     let own = ["attacker", "--exact", "hostile::own_program::attacker", "--ignored", "--nocapture", "--test-threads=1"];
     bundle.args(&own).set("/process/env", json!(["PATH=/bin", format!("ATTACK={FIFO}")]));
     let fifo = bundle.rootfs().join(&FIFO[1..]);

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use serde_json::json;
 
-use crate::support::{Bundle, Container, Io, busybox, case, mount_points, say, scale, text};
+use crate::support::{Bundle, Container, Io, busybox, case, copy_program, mount_points, say, scale, text};
 
 /// Not a test by itself: what runs in the container. Exchanges each `path` and `path.link`.
 #[test]
@@ -41,7 +41,7 @@ fn swapping(bundle: Bundle, below: &str, root: &Path, paths: &[&str], outside: &
         symlink(target, root.join(format!("{path}.link"))).unwrap();
     }
     let mut bundle = bundle;
-    fs::copy(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/swapper")).unwrap();
+    copy_program(std::env::current_exe().unwrap(), bundle.rootfs().join("bin/swapper"));
     let own = ["swapper", "--exact", "hostile::races::swapper", "--ignored", "--nocapture", "--test-threads=1"];
     let paths: Vec<String> = paths.iter().map(|path| format!("{below}/{path}")).collect();
     bundle.args(&own).set("/process/env", json!(["PATH=/bin", format!("SWAP={}", paths.join(":"))]));
