@@ -330,6 +330,8 @@ fn list_of_containers() {
             assert!(one["owner"].is_string() && rfc3339(one["created"].as_str().unwrap()), "{one}");
         }
         let table = table.ok().stdout;
+        let header = table.lines().next().unwrap();
+        assert!(!ours() || header.find("PID") == Some((second.len() + 3).max(12)), "{table}");
         let line: Vec<&str> = table.lines().find(|line| line.contains("created")).unwrap().split_whitespace().collect();
         assert_eq!((line[0], line[2], line[3], line[5]), (second.as_str(), "created", bundle, "root"));
     });

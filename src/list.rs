@@ -54,7 +54,7 @@ pub(crate) fn list(root: &Root, format: Format, quiet: bool, log: &Log) -> Resul
     }
 }
 
-/// Columns at least 12 wide, one space between them.
+/// Columns at least 12 wide, three spaces between them: as runc.
 fn table(reports: &[Report]) -> String {
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(reports.iter().map(|report| {
@@ -70,7 +70,7 @@ fn table(reports: &[Report]) -> String {
     let mut widths = [0; 6];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.len() + 1).max(12);
+            *width = (*width).max(cell.len() + 3).max(12);
         }
     }
     let line = |row: &[String; 6]| {

@@ -17,16 +17,16 @@ pub(crate) fn pause(root: &Root, id: &str) -> Result<()> {
         return Err(Error::new(NOT_RUNNING));
     };
     let record = container.record()?.ok_or_else(|| Error::new(NOT_RUNNING))?;
-    record.cgroup.freeze()?;
+    let frozen = record.cgroup.freeze();
+    if !init.is_killed(&proc) {
+        return frozen;
+    }
     // A process of v1 that was killed just before, and has not run since, would be frozen instead of dead. `kill` looks for
     // a pause after its signal, so that one of both sees the other.
-    if init.is_killed(&proc) {
-        return Err(match record.cgroup.thaw() {
-            Ok(()) => Error::new(NOT_RUNNING),
-            Err(failure) => Error::new(NOT_RUNNING).undo(&failure),
-        });
-    }
-    Ok(())
+    Err(match record.cgroup.thaw() {
+        Ok(()) => Error::new(NOT_RUNNING),
+        Err(failure) => Error::new(NOT_RUNNING).undo(&failure),
+    })
 }
 
 /// `resume ID`.

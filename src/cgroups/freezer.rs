@@ -32,7 +32,11 @@ impl Cgroup {
         let dir = self.freezer()?;
         match self.version {
             Version::V1 => thaw_v1(dir).and_then(|()| check_above(dir)),
-            Version::V2 => write_file(dir, "cgroup.freeze", b"0").map_err(|errno| failed("thaw", dir).errno(errno)),
+            Version::V2 => match write_file(dir, "cgroup.freeze", b"0") {
+                // systemd takes away what has no processes any more.
+                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+                Err(errno) => Err(failed("thaw", dir).errno(errno)),
+            },
         }
     }
 
