@@ -543,7 +543,8 @@ fn small_memory_limits_suffice() {
         let Some(_) = controller("memory") else { skip!("no memory controller") };
         // Init is a copy of the runtime until it executes the program, and is charged for what it touches.
         let mut bundle = Bundle::new();
-        bundle.set("/linux/resources/memory", json!({"limit": 4 * 1024 * 1024}));
+        let mebibytes = if cfg!(debug_assertions) { 4 } else { 2 };
+        bundle.set("/linux/resources/memory", json!({"limit": mebibytes << 20}));
         let output = bundle.container().run();
         assert_eq!(output.code(), 0, "{} of {}: {output:?}", peer(), busybox().display());
     });

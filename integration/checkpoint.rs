@@ -217,7 +217,8 @@ fn leave_running() {
 fn a_chain_of_pre_dumps() {
     case(|| {
         needs_criu!();
-        let check = Call::new(criu().unwrap()).args(["check", "--feature", "mem_dirty_track"]).run();
+        let check =
+            Call::new(criu().unwrap()).args(["check", "--no-default-config", "--feature", "mem_dirty_track"]).run();
         let (container, mut io) = counting(Bundle::sh(COUNTER));
         if check.code() != 0 {
             let output = checkpoint(&container, &["--pre-dump"]).run().fails();

@@ -93,6 +93,9 @@ if [ -n "$inside" ]; then
     umount -lR /sys/fs/cgroup
     mount --rbind /run/cgroup /sys/fs/cgroup
     umount -lR /run/cgroup
+    # Tests write files of criu there, and leave them.
+    mkdir /run/etc-new /run/etc-work
+    mount -t overlay -o lowerdir=/etc,upperdir=/run/etc-new,workdir=/run/etc-work overlay /etc
     mount --bind "$cache" /run/peer
     mount -t tmpfs -o mode=1777 tmpfs /tmp
     ip link set lo up
