@@ -3,7 +3,7 @@
 mod devices;
 mod disabled;
 mod felt;
-mod removal;
+pub(crate) mod removal;
 mod v2;
 
 use std::fs;

@@ -10,11 +10,11 @@ mod trace;
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Bundle, Call, Container, Output, case, deadline, number, ours, say, skip, systemd};
+use crate::support::{Bundle, Call, Container, Output, case, number, ours, say, skip, systemd};
 use trace::{Blow, Point, Traced, Who};
 
 /// A command, and what is there before it.
@@ -155,7 +155,7 @@ impl Command {
         if delete.code() != 0 {
             return finding(format!("delete --force: {delete:?}"));
         }
-        if ours() && began.elapsed() > deadline() / 2 {
+        if ours() && began.elapsed() > Duration::from_secs(9) {
             return finding(format!("state, list and delete took {:?}", began.elapsed()));
         }
         let left = container.leftovers();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Bundle, Container, Output, Running, WAITING, case, eventually, scale};
+use crate::support::{Bundle, Container, Output, WAITING, case, eventually, scale};
 
 fn codes(outputs: &[Output]) -> Vec<i32> {
     let mut codes: Vec<i32> = outputs.iter().map(Output::code).collect();
@@ -194,13 +194,19 @@ fn all_commands_on_one_id_at_once() {
                 _ => {}
             }
             let calls: Vec<_> = commands.iter().map(|command| container.call(command).spawn()).collect();
-            eventually("all have ended", || {
-                // The resume may have been first, and the pause may have come while the program of an exec ran.
-                container.command(&["resume"], &[]);
-                calls.iter().all(Running::has_ended)
+            let calls = calls.into_iter().zip(&commands);
+            let (execs, others): (Vec<_>, Vec<_>) = calls.partition(|(_, command)| command[0] == "exec");
+            let mut outputs: Vec<Output> = others.into_iter().map(|(call, _)| call.wait()).collect();
+            eventually("the programs of exec have ended", || {
+                // The resume may have been first, and the pause may have come while they ran.
+                let ended = execs.iter().all(|(call, _)| call.has_ended());
+                if !ended {
+                    container.command(&["resume"], &[]);
+                }
+                ended
             });
-            for call in calls {
-                let output = call.wait();
+            outputs.extend(execs.into_iter().map(|(call, _)| call.wait()));
+            for output in outputs {
                 let code = output.code();
                 // 255 is an exec that was not made, 137 one whose container was deleted.
                 assert!(matches!(code, 0 | 1 | 137 | 255), "{output:?}");

@@ -2,14 +2,17 @@
 //! `lifecycle.rs`.
 
 use std::fs;
+use std::io::Write;
 use std::time::Instant;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
 use serde_json::json;
 
+use crate::cgroups::removal::dig;
 use crate::support::{
-    Bundle, Container, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies, ours, runtime, scale, skip,
-    text, wait_for_end,
+    Bundle, Container, Output, case, cgroup_parent, cgroup_v2, controller, eventually, hierarchies, ours, runtime,
+    scale, skip, text, wait_for_end,
 };
 
 /// Answers each line, by a child of its own.
@@ -21,6 +24,14 @@ fn frozen(container: &Container) -> bool {
         true => text(container.cgroup("").unwrap().join("cgroup.events")).contains("frozen 1"),
         false => text(container.cgroup("freezer").unwrap().join("freezer.state")).trim() == "FROZEN",
     }
+}
+
+/// Where a process is in the hierarchy of a controller of v1.
+fn path_of(pid: u32, controller: &str) -> String {
+    let places = text(format!("/proc/{pid}/cgroup"));
+    let mut places = places.lines().filter_map(|line| line.split_once(':')?.1.split_once(":/"));
+    let place = places.find(|(controllers, _)| controllers.split(',').any(|one| one == controller));
+    place.expect("a hierarchy of v1").1.to_owned()
 }
 
 fn has_freezer() -> bool {
@@ -199,16 +210,39 @@ fn a_pause_of_what_was_killed_and_has_not_run_since_is_refused() {
         if !has_freezer() {
             skip!("no freezer");
         }
-        let container = Bundle::sh("while :; do :; done").container();
-        container.create().ok();
-        container.start().ok();
-        let pid = container.pid();
-        // It runs in one hundredth of the time, and is dead if that has come before the pause.
-        container.command(&["update", "--cpu-period", "100000", "--cpu-quota", "1000"], &[]).ok();
-        container.command(&["kill"], &["KILL"]).ok();
-        let pause = container.command(&["pause"], &[]).fails();
-        assert_eq!(pause.stderr, "container not running\n");
-        wait_for_end(pid);
+        let Some(cpu) = controller("cpu") else { skip!("no cpu controller") };
+        // A child of init alone, if it can have a cgroup to itself; init then waits for its end, and has had its own signal.
+        for own in [false, !cgroup_v2()] {
+            let (container, mut io) = Container::created(if own {
+                "(while :; do :; done) & echo $!; wait"
+            } else {
+                "echo 1; while :; do :; done"
+            });
+            container.start().ok();
+            let pid = container.pid();
+            io.stdout.next();
+            let place = match own {
+                true => {
+                    let place = cpu.join(path_of(pid, "cpu")).join("inner");
+                    fs::create_dir(&place).unwrap();
+                    let children = text(format!("/proc/{pid}/task/{pid}/children"));
+                    fs::write(place.join("cgroup.procs"), children.trim()).unwrap();
+                    fs::write(place.join("cpu.cfs_period_us"), "200000").unwrap();
+                    fs::write(place.join("cpu.cfs_quota_us"), "1000").unwrap();
+                    place
+                }
+                false => {
+                    container.command(&["update", "--cpu-period", "200000", "--cpu-quota", "1000"], &[]).ok();
+                    container.cgroup("cpu").unwrap()
+                }
+            };
+            // It runs in one two-hundredth of the time, and is dead if that has come before the pause.
+            eventually("it waits for its time", || !text(place.join("cpu.stat")).contains("nr_throttled 0\n"));
+            container.command(&["kill"], &["KILL"]).ok();
+            let pause = container.command(&["pause"], &[]).fails();
+            assert_eq!(pause.stderr, "container not running\n");
+            wait_for_end(pid);
+        }
     });
 }
 
@@ -222,23 +256,35 @@ fn what_a_container_has_frozen_below_its_cgroup_can_be_killed_and_deleted() {
         if !ours() {
             skip!("another runtime may wait for it");
         }
-        for commands in [&["kill", "delete --force"][..], &["delete --force"]] {
+        // PATH_MAX is 4096.
+        for (commands, levels) in
+            [(&["kill", "delete"][..], 1), (&["delete"], 1), (&["kill", "delete"], 20), (&["delete"], 20)]
+        {
             let (container, _io) = Container::running();
             let pid = container.pid();
-            let places = text(format!("/proc/{pid}/cgroup"));
-            let own = places.lines().find_map(|line| line.split_once(":freezer:/")).unwrap().1;
-            let inner = controller("freezer").unwrap().join(own).join("inner");
-            fs::create_dir(&inner).unwrap();
-            fs::write(inner.join("cgroup.procs"), pid.to_string()).unwrap();
-            fs::write(inner.join("freezer.state"), "FROZEN").unwrap();
-            eventually("init is frozen", || text(inner.join("freezer.state")).trim() == "FROZEN");
-            for command in commands {
-                match *command {
-                    "kill" => container.command(&["kill"], &["KILL"]).ok(),
-                    _ => container.command(&["delete", "--force"], &[]).ok(),
-                };
-                wait_for_end(pid);
+            let top = controller("freezer").unwrap().join(path_of(pid, "freezer"));
+            let way = dig(&top, levels);
+            let file = |name: &str| {
+                let flags = OFlags::RDWR | OFlags::CLOEXEC;
+                fs::File::from(rustix::fs::openat(&way[levels], name, flags, Mode::empty()).unwrap())
+            };
+            write!(file("cgroup.procs"), "{pid}").unwrap();
+            write!(file("freezer.state"), "FROZEN").unwrap();
+            eventually("init is frozen", || std::io::read_to_string(file("freezer.state")).unwrap().trim() == "FROZEN");
+            let outputs: Vec<Output> = commands
+                .iter()
+                .map(|command| match *command {
+                    "kill" => container.command(&["kill"], &["KILL"]),
+                    _ => container.command(&["delete", "--force"], &[]),
+                })
+                .collect();
+            // What the runtime under test has left nobody else could remove.
+            if let Some(dir) = way.last().filter(|_| outputs.iter().any(|output| output.code() != 0)) {
+                let state = rustix::fs::openat(dir, "freezer.state", OFlags::WRONLY, Mode::empty());
+                state.map(|fd| fs::File::from(fd).write_all(b"THAWED")).ok();
             }
+            outputs.into_iter().for_each(|output| drop(output.ok()));
+            wait_for_end(pid);
             container.nothing_left();
         }
     });

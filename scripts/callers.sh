@@ -36,7 +36,8 @@ if [ -n "$guest" ]; then
 fi
 [ ${#suites[@]} != 0 ] || suites=(bookworm sid)
 [ ${#engines[@]} != 0 ] || engines=(containerd cri docker podman rootless)
-runtime=$(realpath "${runtime:-$(echo "$top"/target/*/release/runtime)}")
+target=$("$here/target.sh")
+runtime=$(realpath "${runtime:-$top/target/$target/release/runtime}")
 [ "$(id -u)" = 0 ] || { echo "callers: needs root" >&2; exit 2; }
 
 # A Debian with the engines in it, none of which is started.

@@ -30,7 +30,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -z "$write" ] || [ ${#files[@]} = 0 ] || { echo "peer-tests: --write is for all files" >&2; exit 2; }
-[ ${#runtimes[@]} != 0 ] || runtimes=(runc=/usr/sbin/runc "ours=$(echo "$top"/target/*/release/runtime)")
+target=$("$here/target.sh")
+[ ${#runtimes[@]} != 0 ] || runtimes=(runc=/usr/sbin/runc "ours=$top/target/$target/release/runtime")
 
 # Deb-src lines and lists of our own: /etc/apt stays as it is.
 apt_get() {

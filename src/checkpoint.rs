@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::host::{self, Host};
 use crate::logging::Log;
 use crate::notify;
+use crate::pause;
 use crate::plan::{self, Options, Plan};
 use crate::rollback::Rollback;
 use crate::rootfs::plan::Enter;
@@ -61,7 +62,7 @@ pub(crate) fn checkpoint(root: &Root, id: &str, flags: &Flags, log: &Log) -> Res
     let done = dump(&criu, flags.pre_dump, &options, &directories.list(&host)?, status_fd);
     let done = done.and_then(|outcome| directories.done(&format!("checkpoint of {id:?}"), outcome));
     if flags.leave_running || flags.pre_dump || done.is_err() {
-        let restored = restore_freezer(record, status);
+        let restored = restore_freezer(&host.proc, record, &init, status);
         done.map_err(|error| match &restored {
             Ok(()) => error,
             Err(failure) => error.undo(failure),
@@ -208,9 +209,9 @@ fn dump(
 }
 
 /// Frozen or not, as it was before.
-fn restore_freezer(record: &Record, status: Status) -> Result<()> {
+fn restore_freezer(proc: &OwnedFd, record: &Record, init: &InitProcess, status: Status) -> Result<()> {
     match (status, record.cgroup.is_frozen()) {
-        (Status::Paused, false) => record.cgroup.freeze(),
+        (Status::Paused, false) => pause::freeze(proc, &record.cgroup, init),
         (Status::Running, true) => record.cgroup.thaw(),
         _ => Ok(()),
     }

@@ -160,9 +160,9 @@ fn kill(container: &Container, process: &InitProcess) -> Result<()> {
     }
     // A frozen init dies only when it is thawed, which this does; and processes beyond a pid namespace go too.
     if let Ok(Some(record)) = container.record()
-        && (record.cgroup.holds_frozen() || !record.own_pid_namespace)
+        && (!record.own_pid_namespace || record.cgroup.may_hold_frozen())
     {
-        record.cgroup.kill()?;
+        record.cgroup.kill_with(process.pid)?;
     }
     Ok(())
 }

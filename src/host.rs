@@ -175,6 +175,16 @@ fn lossy(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
+/// The value of a line of /proc/PID/status.
+pub(crate) fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// The same of signals, or capabilities.
+pub(crate) fn mask(status: &str, name: &str) -> Option<u64> {
+    u64::from_str_radix(field(status, name)?, 16).ok()
+}
+
 /// Writes a file below /proc in one write, without leaving that procfs.
 pub(crate) fn write_raw(proc: impl AsFd, path: &str, value: &[u8]) -> rustix::io::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;

@@ -47,9 +47,10 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
     }
     match record {
         // Without a pid namespace init's death leaves the others alive.
-        Some(record) if signal == libc::SIGKILL && !record.own_pid_namespace => record.cgroup.kill(),
-        // A frozen process of v1 gets its signal when it is thawed, and only then. Asked after the signal: a `pause` may come before it.
-        Some(record) if signal == libc::SIGKILL && record.cgroup.holds_frozen() => record.cgroup.kill(),
+        // And a frozen process of v1 gets its signal when it is thawed, and only then. Asked after the signal: a `pause` may come before it.
+        Some(record) if signal == libc::SIGKILL && (!record.own_pid_namespace || record.cgroup.may_hold_frozen()) => {
+            record.cgroup.kill_with(process.pid)
+        }
         _ => Ok(()),
     }
 }

@@ -133,7 +133,7 @@ impl Rollback {
         }
         // A frozen process of v1 dies when it is thawed, which this does.
         if let Some((cgroup, _)) =
-            self.cgroup.as_ref().filter(|(cgroup, _)| cgroup.is_all_own() && cgroup.holds_frozen())
+            self.cgroup.as_ref().filter(|(cgroup, _)| cgroup.is_all_own() && cgroup.may_hold_frozen())
         {
             check(cgroup.kill());
         }

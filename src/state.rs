@@ -83,11 +83,11 @@ pub(crate) struct InitProcess {
 }
 
 impl InitProcess {
-    /// Whether it is dead, or will be as soon as it runs.
+    /// Whether it was killed, has ended or not: the signal stays pending for the process until that is reaped.
     pub(crate) fn is_killed(&self, proc: impl AsFd) -> bool {
+        let status = host::read_raw(proc, &format!("{}/status", self.pid.as_raw_nonzero()));
         let killed = 1 << (libc::SIGKILL - 1);
-        let stat = read_stat(proc, self.pid.as_raw_nonzero().get());
-        stat.is_none_or(|stat| stat.signal & killed != 0 || is_dead(&stat))
+        status.map_or(true, |status| host::mask(&status, "ShdPnd:").is_some_and(|pending| pending & killed != 0))
     }
 }
 
@@ -95,17 +95,13 @@ impl InitProcess {
 const ENDING: Duration = Duration::from_secs(1);
 
 impl Init {
-    /// Whether it is, if it is of this boot.
+    /// Whether it is, if it is of this boot. The letter is that of its first thread, which others may outlive: they are the same
+    /// process, and its pidfd and its parent hear nothing until the last one ends.
     fn is_alive(&self, proc: impl AsFd) -> bool {
-        let stat = read_stat(proc, self.init_process_pid);
-        stat.is_some_and(|stat| stat.starttime == self.init_process_start && !is_dead(&stat))
+        read_stat(proc, self.init_process_pid).is_some_and(|stat| {
+            stat.starttime == self.init_process_start && (!matches!(stat.state, 'Z' | 'X') || stat.num_threads > 1)
+        })
     }
-}
-
-/// The letter is that of its first thread, which others may outlive: they are the same process, and its pidfd and its parent
-/// hear nothing until the last one ends.
-fn is_dead(stat: &procfs::process::Stat) -> bool {
-    matches!(stat.state, 'Z' | 'X') && stat.num_threads <= 1
 }
 
 impl Container {

@@ -74,7 +74,7 @@ fn nested_cgroups_of_a_paused_container() {
 }
 
 /// One directory in the other, all of the longest name: the way down.
-fn dig(top: &Path, levels: usize) -> Vec<OwnedFd> {
+pub(crate) fn dig(top: &Path, levels: usize) -> Vec<OwnedFd> {
     let open = |dir: &OwnedFd| rustix::fs::openat(dir, DEEP.as_str(), OFlags::DIRECTORY, Mode::empty()).unwrap();
     let mut way = vec![rustix::fs::openat(CWD, top, OFlags::DIRECTORY, Mode::empty()).unwrap()];
     for _ in 0..levels {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{Cgroup, Version, children, is_frozen, read_file, wait_for, write_file};
+use super::{Cgroup, Version, read_file, wait_for, write_file};
 use crate::deadline;
 use crate::error::{Error, Result};
 
@@ -96,17 +96,6 @@ fn check_above(dir: &Path) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// Whether a cgroup of v1, or one that the container has made below it, is frozen.
-pub(super) fn holds_frozen_v1(dir: &Path) -> bool {
-    is_frozen(dir, Version::V1) || children(dir).iter().any(|(child, _)| holds_frozen_v1(child))
-}
-
-/// As [`thaw_v1`], and all that the container has frozen below it.
-pub(super) fn thaw_all_v1(dir: &Path) -> Result<()> {
-    thaw_v1(dir)?;
-    children(dir).iter().try_for_each(|(child, _)| thaw_all_v1(child))
 }
 
 pub(super) fn thaw_v1(dir: &Path) -> Result<()> {

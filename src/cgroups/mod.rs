@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::deadline;
@@ -234,12 +235,24 @@ impl Cgroup {
         self.dir("freezer").is_some_and(|dir| is_frozen(dir, self.version))
     }
 
-    /// Whether a process that is killed may not die before it is thawed, or the cgroup would stay frozen when all are dead.
-    pub(crate) fn holds_frozen(&self) -> bool {
-        match self.dir("freezer") {
-            Some(dir) if self.version == Version::V1 && self.is_own(dir) => freezer::holds_frozen_v1(dir),
-            _ => self.is_frozen(),
+    /// Whether a process that was killed may be frozen, or the cgroup would stay frozen when all are dead. On v1 the container may
+    /// have frozen cgroups that it has made below its own.
+    pub(crate) fn may_hold_frozen(&self) -> bool {
+        self.is_frozen() || self.own_freezer().is_some_and(|dir| !children(dir).is_empty())
+    }
+
+    /// That of v1, if it is the container's alone.
+    fn own_freezer(&self) -> Option<&Path> {
+        self.dir("freezer").filter(|dir| self.version == Version::V1 && self.is_own(dir))
+    }
+
+    /// As [`Self::kill`], for an init that was killed already and may be frozen, in a cgroup that no path is long enough for.
+    pub(crate) fn kill_with(&self, init: Pid) -> Result<()> {
+        let killed = self.kill();
+        if let Some(dir) = self.own_freezer() {
+            v1::lift(dir, &[init.as_raw_nonzero().get()]);
         }
+        killed
     }
 
     /// Kills every process of the cgroup, frozen or not; those below it too, where it is the container's alone. Does not

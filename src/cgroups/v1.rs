@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Cgroup, devices, freezer, is_frozen, open_to_write, read_record, write_file};
+use super::{Cgroup, children, devices, freezer, is_frozen, open_to_write, read_record, write_file};
 use crate::error::{Error, Result};
 
 /// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
@@ -88,10 +88,19 @@ pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
         let _ = write_file(dir, "freezer.state", b"FROZEN");
     }
     let killed = cgroup.kill_each();
-    match freezer {
-        Some(dir) if cgroup.is_own(dir) => freezer::thaw_all_v1(dir)?,
-        Some(dir) if is_frozen(dir, cgroup.version) => freezer::thaw_v1(dir)?,
-        _ => {}
+    if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir, cgroup.version)) {
+        freezer::thaw_v1(dir)?;
+    }
+    if let Some(dir) = cgroup.own_freezer().filter(|dir| !children(dir).is_empty()) {
+        lift(dir, &cgroup.members());
     }
     killed
+}
+
+/// Takes killed processes out of what the container has frozen below its cgroup: whoever comes into a cgroup that is not frozen
+/// goes on (freezer_attach, kernel/cgroup/legacy_freezer.c). Those that have ended meanwhile need it no more.
+pub(super) fn lift(freezer: &Path, pids: &[i32]) {
+    for pid in pids {
+        let _ = write_file(freezer, "cgroup.procs", pid.to_string().as_bytes());
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::host;
+use crate::host::{self, field, mask};
 use crate::plan::ProcessPlan;
 use crate::sync::{Fault, Step};
 use crate::sys::Errno;
@@ -61,13 +61,4 @@ pub(super) fn identity(process: &ProcessPlan, set_groups: bool, status: OwnedFd)
         return Err(differs(Step::NoNewPrivileges));
     }
     Ok(())
-}
-
-fn mask(status: &str, name: &str) -> Option<u64> {
-    u64::from_str_radix(field(status, name)?, 16).ok()
-}
-
-/// The value of a line of /proc/self/status.
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }
