@@ -162,7 +162,7 @@ fn kill(container: &Container, process: &InitProcess) -> Result<()> {
     if let Ok(Some(record)) = container.record()
         && (!record.own_pid_namespace || record.cgroup.may_hold_frozen())
     {
-        record.cgroup.kill_with(process.pid)?;
+        record.cgroup.kill_with(process.pid, &process.pidfd)?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(crate) fn kill(root: &Root, id: &str, signal: &str, all: bool) -> Result<()>
         // Without a pid namespace init's death leaves the others alive.
         // And a frozen process of v1 gets its signal when it is thawed, and only then. Asked after the signal: a `pause` may come before it.
         Some(record) if signal == libc::SIGKILL && (!record.own_pid_namespace || record.cgroup.may_hold_frozen()) => {
-            record.cgroup.kill_with(process.pid)
+            record.cgroup.kill_with(process.pid, &process.pidfd)
         }
         _ => Ok(()),
     }

@@ -20,9 +20,11 @@ mod v1;
 mod v2;
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
@@ -238,18 +240,23 @@ impl Cgroup {
     /// Whether a process that was killed may be frozen, or the cgroup would stay frozen when all are dead. On v1 the container may
     /// have frozen cgroups that it has made below its own.
     pub(crate) fn may_hold_frozen(&self) -> bool {
-        self.is_frozen() || self.own_freezer().is_some_and(|dir| !children(dir).is_empty())
+        self.is_frozen() || self.freezer_with_children().is_some()
     }
 
-    /// That of v1, if it is the container's alone.
-    fn own_freezer(&self) -> Option<&Path> {
-        self.dir("freezer").filter(|dir| self.version == Version::V1 && self.is_own(dir))
+    /// That of v1, if it is the container's alone, and there are cgroups below it.
+    fn freezer_with_children(&self) -> Option<&Path> {
+        let own = self.dir("freezer").filter(|dir| self.version == Version::V1 && self.is_own(dir));
+        own.filter(|dir| !children(dir).is_empty())
     }
 
     /// As [`Self::kill`], for an init that was killed already and may be frozen, in a cgroup that no path is long enough for.
-    pub(crate) fn kill_with(&self, init: Pid) -> Result<()> {
+    pub(crate) fn kill_with(&self, init: Pid, pidfd: impl AsFd) -> Result<()> {
         let killed = self.kill();
-        if let Some(dir) = self.own_freezer() {
+        // Until it has ended the pid is its own.
+        let ended = || rustix::event::poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&Timespec::default()));
+        if let Some(dir) = self.freezer_with_children()
+            && ended() == Ok(0)
+        {
             v1::lift(dir, &[init.as_raw_nonzero().get()]);
         }
         killed

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Cgroup, children, devices, freezer, is_frozen, open_to_write, read_record, write_file};
+use super::{Cgroup, devices, freezer, is_frozen, open_to_write, read_record, write_file};
 use crate::error::{Error, Result};
 
 /// A new cpuset is empty, and no process can join an empty one: copies `cpuset.cpus` and `cpuset.mems` from the parent,
@@ -91,7 +91,7 @@ pub(super) fn kill(cgroup: &Cgroup) -> Result<()> {
     if let Some(dir) = freezer.filter(|dir| cgroup.is_own(dir) || is_frozen(dir, cgroup.version)) {
         freezer::thaw_v1(dir)?;
     }
-    if let Some(dir) = cgroup.own_freezer().filter(|dir| !children(dir).is_empty()) {
+    if let Some(dir) = cgroup.freezer_with_children() {
         lift(dir, &cgroup.members());
     }
     killed
